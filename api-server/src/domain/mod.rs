@@ -1,0 +1,3 @@
+//! Rules of identity and sessions, apart from HTTP and SQL.
+
+pub mod signing_keys;
