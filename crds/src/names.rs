@@ -1,0 +1,134 @@
+//! The only place where a name that several programs share is spelt.
+
+use std::fmt;
+
+/// API group of every FinaiFlow resource.
+pub const GROUP: &str = "finaiflow.io";
+/// API version of every FinaiFlow resource.
+pub const VERSION: &str = "v1alpha1";
+/// Finalizer that keeps a Tenant until what it owns outside Kubernetes is released or dropped.
+pub const TENANT_FINALIZER: &str = "finaiflow.io/tenant";
+
+/// Label: who made an object (a Kubernetes recommended label).
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`LABEL_MANAGED_BY`] on everything the operator makes.
+pub const MANAGED_BY: &str = "finaiflow-operator";
+/// Label: the Tenant an object belongs to, by name.
+pub const LABEL_TENANT: &str = "finaiflow.io/tenant";
+/// Label on the Leases of API server replicas (value [`API_SERVER`]).
+pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
+
+/// Annotation: the claim that a Secret belongs to. A Secret without ours is never adopted.
+pub const ANNOTATION_CLAIM: &str = "finaiflow.io/claim-id";
+/// Annotation: counts the contents of a Secret from 1; a new number is new contents.
+pub const ANNOTATION_GENERATION: &str = "finaiflow.io/generation";
+/// Annotation on a replica's Lease: the newest Tenant resourceVersion the replica has applied.
+pub const ANNOTATION_APPLIED: &str = "finaiflow.io/applied-resource-version";
+/// Annotation on a replica's Lease: JSON object `{"<namespace>/<name>": "<why it cannot serve it>"}`, at most 64 entries.
+pub const ANNOTATION_FAILURES: &str = "finaiflow.io/failures";
+
+/// Field manager of the operator's children.
+pub const MANAGER_OPERATOR: &str = "finaiflow-operator";
+/// Field manager of the operator's status writes.
+pub const MANAGER_STATUS: &str = "finaiflow-operator-status";
+/// Field manager of the API server's own objects (Leases).
+pub const MANAGER_API: &str = "finaiflow-api";
+
+/// Name of the API server's Deployment, Service, ServiceAccount and component label.
+pub const API_SERVER: &str = "finaiflow-api";
+
+/// What a Secret beside a Tenant is for. Its Display is the word used in the Secret's name and type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecretPurpose {
+    /// The API server's login to the tenant's schema.
+    Database,
+    /// The login of the ledger verification job: reads money tables, writes its findings.
+    MaintenanceDatabase,
+    /// Ed25519 keys that sign access tokens.
+    SigningKeys,
+    /// The key encryption key of the tenant.
+    DataKey,
+}
+
+impl SecretPurpose {
+    /// Every purpose, in the order in which Secrets are made.
+    pub const ALL: [Self; 4] = [Self::DataKey, Self::SigningKeys, Self::Database, Self::MaintenanceDatabase];
+
+    /// The word in names and types.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::MaintenanceDatabase => "maintenance-database",
+            Self::SigningKeys => "signing-keys",
+            Self::DataKey => "data-key",
+        }
+    }
+
+    /// Name of the Secret of `tenant`: `<tenant>.<purpose>`.
+    #[must_use]
+    pub fn secret_name(self, tenant: &str) -> String {
+        format!("{tenant}.{self}")
+    }
+
+    /// The Secret's `type`: `finaiflow.io/<purpose>`.
+    #[must_use]
+    pub fn secret_type(self) -> String {
+        format!("{GROUP}/{self}")
+    }
+
+    /// True for keys without which retained data is lost or its tokens void: they outlive the Tenant object.
+    #[must_use]
+    pub const fn outlives_tenant(self) -> bool {
+        matches!(self, Self::SigningKeys | Self::DataKey)
+    }
+}
+
+impl fmt::Display for SecretPurpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Name of the CronJob (and of its ServiceAccount-less pods' label) that verifies the ledger of `tenant`.
+#[must_use]
+pub fn ledger_verification_name(tenant: &str) -> String {
+    format!("{tenant}-verify")
+}
+
+/// Name of the Role and RoleBinding that let the API server read exactly the tenant's Secrets.
+#[must_use]
+pub fn api_access_name(tenant: &str) -> String {
+    format!("{tenant}.finaiflow-api")
+}
+
+/// Name of the NetworkPolicy around the pods of `tenant`.
+#[must_use]
+pub fn network_policy_name(tenant: &str) -> String {
+    format!("{tenant}.finaiflow-jobs")
+}
+
+/// Longest allowed Tenant name; with the longest suffix a CronJob name must stay within 52 characters.
+pub const TENANT_NAME_MAX: usize = 40;
+const _: () = assert!(TENANT_NAME_MAX + "-verify".len() <= 52, "CronJob names stop at 52 characters");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_never_change() {
+        // Clients, charts and retained Secrets depend on these: a change here is a migration.
+        let names: Vec<_> = SecretPurpose::ALL.iter().map(|p| (p.secret_name("acme"), p.secret_type())).collect();
+        assert_eq!(
+            names,
+            [
+                ("acme.data-key".into(), "finaiflow.io/data-key".into()),
+                ("acme.signing-keys".into(), "finaiflow.io/signing-keys".into()),
+                ("acme.database".into(), "finaiflow.io/database".into()),
+                ("acme.maintenance-database".into(), "finaiflow.io/maintenance-database".to_owned()),
+            ]
+        );
+        assert_eq!(TENANT_FINALIZER, "finaiflow.io/tenant");
+    }
+}
