@@ -1,0 +1,81 @@
+//! The same manifests on a real API server.
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use kube::{
+    Api, Client, Config, ResourceExt,
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::GroupVersionKind,
+};
+use serde_json::{Value, json};
+
+async fn client() -> Client {
+    let path = std::env::var("FINAIFLOW_TEST_KUBECONFIG")
+        .expect("FINAIFLOW_TEST_KUBECONFIG names no API server: run `make test-integration`");
+    let kubeconfig = Kubeconfig::read_from(path).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(config).unwrap()
+}
+
+/// Installs the generated definition and waits until the API server serves it.
+async fn tenants(client: &Client) -> Api<DynamicObject> {
+    let crd: DynamicObject =
+        serde_yaml::from_str(include_str!("../../../config/crd/tenants.finaiflow.io.yaml")).unwrap();
+    let crds = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&crds));
+    api.patch(&crd.name_any(), &PatchParams::apply("crds-test").force(), &Patch::Apply(&crd)).await.unwrap();
+    let kind = GroupVersionKind::gvk("finaiflow.io", "v1alpha1", "Tenant");
+    let tenants: Api<DynamicObject> = Api::default_namespaced_with(client.clone(), &ApiResource::from_gvk(&kind));
+    for _ in 0..100 {
+        if tenants.list(&kube::api::ListParams::default()).await.is_ok() {
+            return tenants;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the API server does not serve Tenants 10 s after the definition was applied");
+}
+
+fn object(case: &Value, spec: &str) -> DynamicObject {
+    let object = json!({
+        "apiVersion": "finaiflow.io/v1alpha1", "kind": "Tenant",
+        "metadata": {"name": case["name"]}, "spec": case[spec],
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+fn check(case: &Value, result: Result<DynamicObject, kube::Error>) {
+    match (case["reject"].as_str(), result) {
+        (None, Ok(_)) => {}
+        (Some(part), Err(kube::Error::Api(status))) => {
+            assert!(status.message.contains(part), "{case}: {}", status.message);
+        }
+        (expected, result) => panic!("{case}: expected {expected:?}, got {result:?}"),
+    }
+}
+
+/// kubectl asks for strict field validation, which kube's own parameters can ask for too.
+fn dry_run() -> PatchParams {
+    let params = PatchParams::apply("crds-test").force().validation_strict();
+    PatchParams { dry_run: true, ..params }
+}
+
+#[tokio::test]
+async fn manifests_are_accepted_and_rejected() {
+    let tenants = tenants(&client().await).await;
+    let all: Value = serde_yaml::from_str(include_str!("../tenant_cases.yaml")).unwrap();
+    for case in all["create"].as_array().unwrap() {
+        let tenant = object(case, "spec");
+        check(case, tenants.patch(&tenant.name_any(), &dry_run(), &Patch::Apply(&tenant)).await);
+    }
+    for case in all["update"].as_array().unwrap() {
+        let (old, new) = (object(case, "old"), object(case, "new"));
+        let name = old.name_any();
+        let _ = tenants.delete(&name, &kube::api::DeleteParams::default()).await;
+        let stored = tenants.create(&PostParams::default(), &old).await.unwrap();
+        let mut new = new;
+        new.metadata.resource_version = stored.resource_version();
+        let replace = PostParams { dry_run: true, field_manager: None };
+        check(case, tenants.replace(&name, &replace, &new).await);
+        tenants.delete(&name, &kube::api::DeleteParams::default()).await.unwrap();
+    }
+}
