@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# prereqs.sh: installs what is missing from Debian's packages (as root), names the command for the rest.
+. "$(dirname "$0")/lib.sh"
+
+# A command or file, and the package that has it: asked for by file, so that another vendor's containerd is fine too.
+wanted=(
+  gcc:gcc /usr/include/stdio.h:libc6-dev ld:binutils strip:binutils objdump:binutils make:make git:git
+  curl:curl jq:jq openssl:openssl /etc/ssl/certs/ca-certificates.crt:ca-certificates
+  unshare:util-linux pgrep:procps ip:iproute2 ss:iproute2 shellcheck:shellcheck
+  containerd:containerd ctr:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins
+  nft:nftables iptables:iptables conntrack:conntrack
+  /usr/lib/postgresql/15/bin/postgres:postgresql-15
+)
+PATH=$PATH:/usr/sbin:/sbin
+missing=()
+for w in "${wanted[@]}"; do
+  command -v "${w%%:*}" >/dev/null || [ -e "${w%%:*}" ] || missing+=("${w#*:}")
+done
+
+install() {
+  export DEBIAN_FRONTEND=noninteractive
+  retry apt-get -qq update
+  # Debian's PostgreSQL would start a server of its own; only the programs are wanted.
+  if ! [ -e /etc/postgresql-common/createcluster.conf ]; then
+    retry apt-get -qq install -y --no-install-recommends postgresql-common
+    sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+  fi
+  retry apt-get -qq install -y --no-install-recommends "$@"
+}
+if [ ${#missing[@]} -gt 0 ]; then
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+  how="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+  command -v apt-get >/dev/null || die "missing: ${missing[*]} (names of Debian packages); this is written for Debian 12"
+  [ "$(id -u)" = 0 ] || die "missing packages; install them with: sudo sh -c '$how'"
+  log=$(mktemp)
+  watched "installing ${missing[*]}" "$log" install "${missing[@]}"
+  rm -f "$log"
+fi
+
+PATH=$PATH:${HOME:-/root}/.cargo/bin:/usr/local/go/bin
+command -v cargo >/dev/null || die "Rust is missing; install it with: curl -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
+command -v rustup >/dev/null || [ "$(rustc --version | cut -d' ' -f2)" = "$(sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml")" ] ||
+  die "the toolchain of rust-toolchain.toml is missing; install rustup with: curl -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
+
+# Debian 12's Go is older than go.mod asks for. From 1.21 on, go fetches the version it needs by itself.
+need=$(sed -n 's/^go //p' "$HERE/go.mod")
+have=$(go env GOVERSION 2>/dev/null | sed 's/^go//')
+if [ ! -x "$(binary_path)" ] && [ "$(printf '1.21\n%s\n' "${have:-0}" | sort -V | head -1)" != 1.21 ]; then
+  die "Go $need or newer is missing (found: ${have:-none}); install it with:
+  curl -sSfL https://go.dev/dl/go$need.linux-$(dpkg --print-architecture).tar.gz | tar -C /usr/local -xz && export PATH=\$PATH:/usr/local/go/bin"
+fi
