@@ -1,0 +1,10 @@
+//! The story on a real cluster: apply a Tenant, get a bank.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod crash;
+mod deletion;
+mod isolation;
+mod ledger_verification;
+mod manifests;
+mod money;
+mod provisioning;
