@@ -1,0 +1,96 @@
+//! Giving a tenant up: disabling its logins, and dropping what carries its comment.
+
+use sqlx::{Connection, PgConnection};
+
+use super::roles::grant_to_admin;
+use super::{Role, existing_roles, find, schema_mark};
+use crate::catalog::{Action, Change, run};
+use crate::error::Result;
+use crate::grants::lock_database_acl;
+use crate::names::{Identifier, Login, TenantNames, quote};
+
+/// How long to wait for a terminated session to end, in milliseconds.
+const SESSION_END_MILLIS: i64 = 5_000;
+
+/// Keeps the data and closes every way in: logins lose `LOGIN`, their sessions end, their password digests go.
+pub async fn release(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    let mut tx = conn.begin().await?;
+    let existing = existing_roles(&mut tx, names).await?;
+    let logins = ours(&existing, names, Login::ALL.map(|login| names.login(login)));
+    for (name, role) in &logins {
+        if role.rolcanlogin {
+            run(&mut tx, format!("ALTER ROLE {} NOLOGIN", quote(name))).await?;
+            changes.push(Change::new(Action::Disabled, format!("login {name}")));
+        }
+    }
+    sqlx::query("DELETE FROM finaiflow_system.logins WHERE claim_id = $1")
+        .bind(names.claim_id.to_string())
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    for (name, _) in &logins {
+        changes.extend(end_sessions(conn, name).await?);
+    }
+    Ok(changes)
+}
+
+/// Drops the tenant's schema with all its data, and its roles: only what carries this claim's comment.
+///
+/// Every step can be repeated, so a call after a crash goes on where the last one stopped. Call [`release`] in a
+/// transaction of its own before: inside this one's, a client could still reconnect until the commit.
+pub async fn drop_tenant(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec<Change>> {
+    let mut changes = release(conn, names).await?;
+    let mut tx = conn.begin().await?;
+    if schema_mark(&mut tx, names).await?.is_some_and(|mark| mark == names.comment()) {
+        run(&mut tx, format!("DROP SCHEMA {} CASCADE", quote(&names.schema))).await?;
+        changes.push(Change::new(Action::Dropped, format!("schema {}", names.schema)));
+    }
+    let existing = existing_roles(&mut tx, names).await?;
+    let roles = ours(&existing, names, names.roles());
+    if !roles.is_empty() {
+        lock_database_acl(&mut tx).await?;
+    }
+    for (name, _) in roles {
+        // Dropping what a role owns or was granted takes being in it.
+        grant_to_admin(&mut tx, name).await?;
+        let role = quote(name);
+        run(&mut tx, format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")).await?;
+        changes.push(Change::new(Action::Dropped, format!("role {name}")));
+    }
+    tx.commit().await?;
+    Ok(changes)
+}
+
+fn ours<'a, const N: usize>(
+    existing: &'a [Role],
+    names: &TenantNames,
+    wanted: [&'a Identifier; N],
+) -> Vec<(&'a Identifier, &'a Role)> {
+    wanted
+        .into_iter()
+        .filter_map(|name| find(existing, name).map(|role| (name, role)))
+        .filter(|(_, role)| role.is_ours(names))
+        .collect()
+}
+
+async fn end_sessions(conn: &mut PgConnection, role: &Identifier) -> Result<Option<Change>> {
+    let connected: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1)")
+        .bind(role.as_str())
+        .fetch_one(&mut *conn)
+        .await?;
+    if !connected {
+        return Ok(None);
+    }
+    let mut tx = conn.begin().await?;
+    // Ending a role's session takes being in it; only for as long as that lasts.
+    grant_to_admin(&mut tx, role).await?;
+    sqlx::query("SELECT pg_terminate_backend(pid, $2) FROM pg_stat_activity WHERE usename = $1")
+        .bind(role.as_str())
+        .bind(SESSION_END_MILLIS)
+        .execute(&mut *tx)
+        .await?;
+    run(&mut tx, format!("REVOKE {} FROM CURRENT_USER", quote(role))).await?;
+    tx.commit().await?;
+    Ok(Some(Change::new(Action::Disabled, format!("sessions of {role}"))))
+}

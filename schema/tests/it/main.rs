@@ -1,0 +1,3 @@
+//! Integration tests on a real PostgreSQL; see `testing::TenantDb`.
+
+mod conformance;
