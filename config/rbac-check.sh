@@ -1,0 +1,83 @@
+#!/bin/sh
+# Asks the API server what the two programs may do, and compares with the table below. Needs an installed chart, whose
+# tenantNamespaces hold `banks`, and a kubectl that may impersonate.
+set -eu
+failed=0
+
+# yes|no ACCOUNT NAMESPACE VERB RESOURCE[/NAME]; namespace `-` is a cluster-wide question.
+while read -r want account namespace verb resource; do
+  case $want in '' | '#'*) continue ;; esac
+  if [ "$namespace" = - ]; then where=--all-namespaces; else where=--namespace=$namespace; fi
+  got=$(kubectl auth can-i "$verb" "$resource" "$where" \
+    --as="system:serviceaccount:finaiflow-system:finaiflow-$account" 2>/dev/null </dev/null) || true
+  if [ "$got" != "$want" ]; then
+    echo "finaiflow-$account: $verb $resource in $namespace: ${got:-no answer} instead of $want" >&2
+    failed=1
+  fi
+done <<'TABLE'
+# Tenants: seen everywhere, never created, deleted or replaced; status by the operator alone.
+yes operator - list tenants.finaiflow.io
+yes operator - watch tenants.finaiflow.io
+yes operator - patch tenants.finaiflow.io
+yes operator - patch tenants.finaiflow.io/status
+no  operator - create tenants.finaiflow.io
+no  operator - update tenants.finaiflow.io
+no  operator - delete tenants.finaiflow.io
+yes api - watch tenants.finaiflow.io
+no  api - patch tenants.finaiflow.io
+no  api - patch tenants.finaiflow.io/status
+
+# Secrets: the operator in tenant namespaces, and the admin logins by name; the API server none by this chart.
+yes operator banks get secrets
+yes operator banks create secrets
+yes operator banks patch secrets
+yes operator banks delete secrets
+no  operator - get secrets
+no  operator - list secrets
+no  operator default get secrets
+no  operator kube-system list secrets
+yes operator finaiflow-system get secrets/finaiflow-postgres-admin
+no  operator finaiflow-system get secrets/another
+no  operator finaiflow-system list secrets
+no  operator finaiflow-system patch secrets/finaiflow-postgres-admin
+no  api banks get secrets
+no  api banks list secrets
+no  api finaiflow-system get secrets/finaiflow-postgres-admin
+
+# Rights: handed on, never gained.
+yes operator banks create roles.rbac.authorization.k8s.io
+yes operator banks patch rolebindings.rbac.authorization.k8s.io
+no  operator banks bind roles.rbac.authorization.k8s.io
+no  operator banks escalate roles.rbac.authorization.k8s.io
+no  operator - create roles.rbac.authorization.k8s.io
+no  operator - create clusterroles.rbac.authorization.k8s.io
+no  operator - create clusterrolebindings.rbac.authorization.k8s.io
+no  operator - impersonate users
+no  operator - create serviceaccounts/token
+no  api banks create roles.rbac.authorization.k8s.io
+
+# A tenant's other children.
+yes operator banks patch cronjobs.batch
+yes operator banks watch jobs.batch
+no  operator banks create jobs.batch
+no  operator - patch cronjobs.batch
+yes operator banks patch networkpolicies.networking.k8s.io
+no  operator banks create pods
+no  operator banks create pods/exec
+no  operator banks get configmaps
+
+# Leases: written by the replicas, read by the operator, in their own namespace.
+yes api finaiflow-system create leases.coordination.k8s.io
+yes api finaiflow-system patch leases.coordination.k8s.io
+yes operator finaiflow-system watch leases.coordination.k8s.io
+no  operator finaiflow-system patch leases.coordination.k8s.io
+no  api kube-system patch leases.coordination.k8s.io
+
+# Events, and what names this installation.
+yes operator banks create events.events.k8s.io
+yes operator kube-system get namespaces/kube-system
+no  operator default get namespaces/default
+no  operator - list namespaces
+TABLE
+[ "$failed" = 0 ] && echo "the rights of both programs are as documented"
+exit "$failed"
