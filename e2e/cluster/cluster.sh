@@ -61,7 +61,7 @@ logs() {
   local w
   for w in statefulset/finaiflow-postgres deployment/finaiflow-operator deployment/finaiflow-api; do
     echo "==> $w"
-    lc kubectl -n finaiflow-system logs "$w" --all-pods --tail="${LINES:-200}" || true
+    lc kubectl -n finaiflow-system logs "$w" --all-pods --tail="${TAIL:-200}" || true
   done
 }
 env() {

@@ -38,6 +38,7 @@ install() {
   local api
   api=$(tag finaiflow-api)
   step "installing the charts into the namespace finaiflow-system"
+  kubectl apply -f config/samples/namespace.yaml # the chart binds the operator's rights in it
   helm upgrade --install finaiflow-crds charts/finaiflow-crds --namespace finaiflow-system --create-namespace --wait >/dev/null
   helm upgrade --install finaiflow charts/finaiflow --namespace finaiflow-system --values charts/finaiflow/values-dev.yaml \
     --set-string "operator.image.tag=$(tag finaiflow-operator),apiServer.image.tag=$api,ledgerVerification.image=localhost/finaiflow-api:$api" \
@@ -46,7 +47,7 @@ install() {
 
 tenants() {
   step "applying config/samples"
-  kubectl apply -f config/samples/
+  kubectl apply -k config/samples
   kubectl -n banks wait --for=condition=Ready tenant --all --timeout=120s
   # Ready pods come before the node's rules for the port that leads to them.
   curl -sf --retry 60 --retry-delay 1 --retry-all-errors --max-time 2 -o /dev/null "$FINAIFLOW_URL/readyz" || die "no answer from $FINAIFLOW_URL/readyz"

@@ -1,0 +1,51 @@
+# The front door. What a target does is in the script it calls; `make help` lists them.
+CLUSTER := e2e/cluster
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help up down status env logs check test test-unit test-integration test-story generate fmt audit prereqs
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{gsub(/\$$\$$/, "$$"); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: ## from a fresh machine to two served banks on a local Kubernetes; again: bring it up to date
+	@$(CLUSTER)/up.sh
+
+down: ## take the cluster and everything in it away
+	@$(CLUSTER)/cluster.sh down
+
+status: ## the cluster's processes, pods and tenants
+	@$(CLUSTER)/cluster.sh status
+
+env: ## shell exports for the cluster: eval "$$(make -s env)"
+	@$(CLUSTER)/cluster.sh env
+
+logs: ## the last lines of PostgreSQL, operator and API server (TAIL=200)
+	@$(CLUSTER)/cluster.sh logs
+
+prereqs: ## install what is missing from Debian's packages, or name the command
+	@$(CLUSTER)/prereqs.sh
+
+check: prereqs ## formatting, lints, unit tests, generated files, charts: the gate for every commit
+	@$(CLUSTER)/check.sh
+
+test: test-unit test-integration test-story ## all tests: the gate for landing
+
+test-unit: ## needs nothing but cargo
+	@cargo test --locked --workspace --lib --bins
+
+test-integration: prereqs ## against a throw-away PostgreSQL and API server
+	@$(CLUSTER)/light.sh cargo test --locked --workspace --test it
+
+test-story: ## the whole path on a cluster of its own
+	@$(CLUSTER)/test.sh
+
+generate: ## custom resource definitions and OpenAPI description, from the Rust types
+	cargo run --locked --quiet -p finaiflow-crds --bin generate
+	cargo run --locked --quiet -p finaiflow-api -- openapi >config/openapi.json.new
+	mv config/openapi.json.new config/openapi.json
+
+fmt: ## format the Rust sources
+	cargo fmt --all
+
+audit: ## every check of cargo-deny; fetches the advisory database
+	cargo deny --workspace check

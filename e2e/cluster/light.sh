@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# light.sh CMD...: runs CMD beside a throw-away PostgreSQL 15 and a Kubernetes API server without nodes, both on
+# loopback, and takes both away when CMD ends or this script is told to stop. CMD finds them through
+#
+#   FINAIFLOW_TEST_DATABASE_URL   a superuser's URL; every role but that one must log in with its password
+#   FINAIFLOW_TEST_KUBECONFIG     an administrator's kubeconfig
+. "$(dirname "$0")/lib.sh"
+[ $# -gt 0 ] || { sed -n '2,6p' "$0" >&2; exit 2; }
+
+LC_BIN=$("$HERE/binary.sh")
+T=$(mktemp -d "${TMPDIR:-/tmp}/finaiflow-light.XXXXXX")
+chmod 711 "$T"
+PORTS=$(free_ports 7)
+PGPORT=$((PORTS + 6))
+export LC_BIN LC_LIGHT=1 LC_STATE=$T/lc LC_PORT=$PORTS
+pg() { # PROGRAM ARGS...: PostgreSQL refuses to run as root
+  local as=() program=/usr/lib/postgresql/15/bin/$1
+  shift
+  [ "$(id -u)" != 0 ] || as=(runuser -u postgres --)
+  (cd / && "${as[@]}" "$program" "$@")
+}
+
+# shellcheck disable=SC2317 # called by the trap
+finish() {
+  trap - EXIT
+  [ -z "${command:-}" ] || kill -- "-$command" 2>/dev/null || true
+  wait || true
+  [ ! -f "$T/pg/postmaster.pid" ] || pg pg_ctl -D "$T/pg" -m immediate -w stop >/dev/null || true
+  "$HERE/lc.sh" purge >/dev/null || true
+  rm -rf "$T"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+database() {
+  mkdir "$T/pg"
+  [ "$(id -u)" != 0 ] || chown postgres: "$T/pg"
+  pg initdb -D "$T/pg" --username=postgres --encoding=UTF8 --locale=C --auth=trust --no-sync
+  printf '%s\n' 'local all all trust' 'host all postgres 127.0.0.1/32 trust' 'host all all 127.0.0.1/32 scram-sha-256' >"$T/pg/pg_hba.conf"
+  # Nothing here outlives a crash, so nothing waits for the disk.
+  pg pg_ctl -D "$T/pg" -l "$T/pg/log" -w start -o "-p $PGPORT -k $T/pg -c listen_addresses=127.0.0.1 -c max_connections=300 \
+    -c fsync=off -c full_page_writes=off"
+}
+step "starting PostgreSQL 15 and a Kubernetes API server for the tests"
+database >"$T/database.log" 2>&1 &
+starting=$!
+"$HERE/lc.sh" up >"$T/lc.log" 2>&1 || { cat "$T/lc.log" >&2; die "the API server did not start"; }
+wait "$starting" || { cat "$T/database.log" >&2; die "PostgreSQL did not start"; }
+
+export FINAIFLOW_TEST_DATABASE_URL=postgres://postgres@127.0.0.1:$PGPORT/postgres
+export FINAIFLOW_TEST_KUBECONFIG=$LC_STATE/admin.kubeconfig
+step "running: $*"
+rc=0
+# In the background, so that a signal is seen at once and not when CMD ends; with a process group of its own, so that
+# what CMD started ends with it.
+set -m
+"$@" &
+command=$!
+set +m
+wait "$command" || rc=$?
+command=
+exit "$rc"
