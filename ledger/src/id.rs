@@ -1,0 +1,263 @@
+//! Public identifiers: a prefix for the kind, then the place in the ledger in lower-case base32.
+//!
+//! A place is (epoch, sequence): the sequence grows by one per journal, the epoch when a ledger is restored, so an id
+//! is never used twice. Inside are big-endian bytes: 2 of epoch, 6 of sequence and, for a transaction, 1 of leg.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::BASE32_NOPAD;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::text::as_text;
+
+/// What makes a text or a number unusable as an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum IdError {
+    /// Another prefix, length or alphabet, or a second spelling of an existing id.
+    #[error("not an id of this kind")]
+    Malformed,
+    /// A stored sequence below zero or above [`Sequence::MAX`].
+    #[error("ledger sequence out of range")]
+    SequenceOutOfRange,
+}
+
+/// A place in the order of journals: 1 is the first journal, 0 stands before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct Sequence(u64);
+
+impl Sequence {
+    /// The largest sequence an id has room for, 2^48 - 1.
+    pub const MAX: Self = Self((1 << 48) - 1);
+
+    /// The sequence after this one; none after [`Self::MAX`].
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        (self < Self::MAX).then_some(Self(self.0 + 1))
+    }
+}
+
+impl TryFrom<i64> for Sequence {
+    type Error = IdError;
+
+    fn try_from(stored: i64) -> Result<Self, IdError> {
+        u64::try_from(stored)
+            .ok()
+            .map(Self)
+            .filter(|sequence| *sequence <= Self::MAX)
+            .ok_or(IdError::SequenceOutOfRange)
+    }
+}
+
+impl From<Sequence> for i64 {
+    fn from(sequence: Sequence) -> Self {
+        sequence.0.cast_signed()
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The side of a movement an entry is on. Money leaves the source and arrives at the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "i16", into = "i16")]
+pub enum Leg {
+    /// Leg 0, the debit side.
+    Source,
+    /// Leg 1, the credit side.
+    Destination,
+}
+
+impl From<Leg> for i16 {
+    fn from(leg: Leg) -> Self {
+        match leg {
+            Leg::Source => 0,
+            Leg::Destination => 1,
+        }
+    }
+}
+
+impl TryFrom<i16> for Leg {
+    type Error = IdError;
+
+    fn try_from(stored: i16) -> Result<Self, IdError> {
+        match stored {
+            0 => Ok(Self::Source),
+            1 => Ok(Self::Destination),
+            _ => Err(IdError::Malformed),
+        }
+    }
+}
+
+/// An account, named by the journal that opened it. Public form `acc_…`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AccountId {
+    /// Epoch of the ledger when the account was opened.
+    pub epoch: u16,
+    /// Sequence of the journal that opened it.
+    pub sequence: Sequence,
+}
+
+/// A journal that moves money between customers. Public form `trf_…`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JournalId {
+    /// Epoch of the ledger when the journal was written.
+    pub epoch: u16,
+    /// Sequence of the journal.
+    pub sequence: Sequence,
+}
+
+/// One account's side of a journal. Public form `txn_…`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TransactionId {
+    /// The journal.
+    pub journal: JournalId,
+    /// The account's side of it.
+    pub leg: Leg,
+}
+
+const PLACE: usize = 8;
+
+fn place(epoch: u16, sequence: Sequence) -> [u8; PLACE] {
+    ((u64::from(epoch) << 48) | sequence.0).to_be_bytes()
+}
+
+fn unplace(bytes: [u8; PLACE]) -> (u16, Sequence) {
+    let [high, low, ..] = bytes;
+    let sequence = u64::from_be_bytes(bytes) & Sequence::MAX.0;
+    (u16::from_be_bytes([high, low]), Sequence(sequence))
+}
+
+pub(crate) fn write(f: &mut fmt::Formatter<'_>, prefix: &str, bytes: &[u8]) -> fmt::Result {
+    write!(f, "{prefix}{}", BASE32_NOPAD.encode(bytes).to_ascii_lowercase())
+}
+
+/// Reads only what [`write`] prints: the decoder itself refuses non-zero trailing bits.
+pub(crate) fn read<const N: usize>(prefix: &str, text: &str) -> Result<[u8; N], IdError> {
+    let digits = text.strip_prefix(prefix).ok_or(IdError::Malformed)?;
+    if digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(IdError::Malformed);
+    }
+    let bytes = BASE32_NOPAD.decode(digits.to_ascii_uppercase().as_bytes()).map_err(|_| IdError::Malformed)?;
+    bytes.try_into().map_err(|_| IdError::Malformed)
+}
+
+macro_rules! place_id {
+    ($type:ident, $prefix:literal) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write(f, $prefix, &place(self.epoch, self.sequence))
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let (epoch, sequence) = unplace(read($prefix, text)?);
+                Ok(Self { epoch, sequence })
+            }
+        }
+
+        as_text!($type);
+    };
+}
+
+place_id!(AccountId, "acc_");
+place_id!(JournalId, "trf_");
+
+impl fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; PLACE + 1];
+        bytes[..PLACE].copy_from_slice(&place(self.journal.epoch, self.journal.sequence));
+        bytes[PLACE] = u8::from(self.leg == Leg::Destination);
+        write(f, "txn_", &bytes)
+    }
+}
+
+impl FromStr for TransactionId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let [place @ .., leg]: [u8; PLACE + 1] = read("txn_", text)?;
+        let (epoch, sequence) = unplace(place);
+        Ok(Self { journal: JournalId { epoch, sequence }, leg: i16::from(leg).try_into()? })
+    }
+}
+
+as_text!(TransactionId);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn public_forms_are_fixed() {
+        let sequence = Sequence(1);
+        let journal = JournalId { epoch: 1, sequence };
+        assert_eq!(AccountId { epoch: 1, sequence }.to_string(), "acc_aaaqaaaaaaaac");
+        assert_eq!(journal.to_string(), "trf_aaaqaaaaaaaac");
+        assert_eq!(TransactionId { journal, leg: Leg::Destination }.to_string(), "txn_aaaqaaaaaaaacai");
+        assert_eq!(serde_json::to_string(&journal).unwrap(), "\"trf_aaaqaaaaaaaac\"");
+    }
+
+    #[test]
+    fn only_the_canonical_spelling_is_read() {
+        assert!("acc_aaaqaaaaaaaac".parse::<AccountId>().is_ok());
+        for refused in [
+            "acc_AAAQAAAAAAAAC",
+            "ACC_aaaqaaaaaaaac",
+            "trf_aaaqaaaaaaaac",
+            "acc_aaaqaaaaaaaad",
+            "acc_aaaqaaaaaaaa",
+            "acc_aaaqaaaaaaaacai",
+            "acc_aaaqaaaaaaaac=",
+            "acc_aaaqaaaaaaaa1",
+            "acc_aaaqaaaaaaaaé",
+            "acc_",
+            "",
+        ] {
+            assert_eq!(refused.parse::<AccountId>(), Err(IdError::Malformed), "{refused}");
+        }
+        assert_eq!("txn_aaaqaaaaaaaacaq".parse::<TransactionId>(), Err(IdError::Malformed), "leg 2");
+    }
+
+    #[test]
+    fn sequences_stay_in_48_bits() {
+        assert_eq!(Sequence::MAX.next(), None);
+        assert_eq!(Sequence::try_from(-1), Err(IdError::SequenceOutOfRange));
+        assert_eq!(Sequence::try_from(1 << 48), Err(IdError::SequenceOutOfRange));
+        assert_eq!(Sequence::try_from((1 << 48) - 1), Ok(Sequence::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn ids_survive_their_text(epoch: u16, sequence in 0..1_u64 << 48, destination: bool) {
+            let sequence = Sequence(sequence);
+            let journal = JournalId { epoch, sequence };
+            let account = AccountId { epoch, sequence };
+            let leg = if destination { Leg::Destination } else { Leg::Source };
+            let transaction = TransactionId { journal, leg };
+            prop_assert_eq!(account.to_string().parse(), Ok(account));
+            prop_assert_eq!(journal.to_string().parse(), Ok(journal));
+            prop_assert_eq!(transaction.to_string().parse(), Ok(transaction));
+        }
+
+        #[test]
+        fn a_text_that_is_read_is_the_text_that_is_written(text in "acc_[a-z2-7]{13}") {
+            if let Ok(id) = text.parse::<AccountId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}
