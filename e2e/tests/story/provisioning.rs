@@ -42,6 +42,7 @@ fn status_matches_what_psql_shows() {
         [
             format!("ff_{claim}_app|f"),
             format!("ff_{claim}_app_a|t"),
+            format!("ff_{claim}_app_b|f"),
             format!("ff_{claim}_maintenance|t"),
             format!("ff_{claim}_owner|f"),
         ]
