@@ -8,13 +8,14 @@ BINARIES=${CARGO_TARGET_DIR:-$ROOT/target}/debug
 tag() { echo "dev-$(sha256sum <"$BINARIES/$1" | cut -c1-12)"; }
 
 build() {
-  local background
   "$HERE/binary.sh" >/dev/null & # compiles on the second core; waited for below
   background=$!
+  trap 'kill "$background" 2>/dev/null || true' EXIT # its messages end with ours, the compiler does not
   step "building the programs with cargo (minutes the first time)"
   retry cargo fetch --locked --quiet
   cargo build --locked --workspace --bins
   wait "$background" || die "the cluster binary was not built"
+  trap - EXIT
 }
 
 load_images() {
