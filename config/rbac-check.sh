@@ -70,6 +70,7 @@ no  operator banks get configmaps
 yes api finaiflow-system create leases.coordination.k8s.io
 yes api finaiflow-system patch leases.coordination.k8s.io
 yes operator finaiflow-system watch leases.coordination.k8s.io
+no  api finaiflow-system list leases.coordination.k8s.io
 no  operator finaiflow-system patch leases.coordination.k8s.io
 no  api kube-system patch leases.coordination.k8s.io
 

@@ -17,6 +17,11 @@ app.kubernetes.io/name: {{ . }}
 {{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
 {{- end }}
 
+{{- /* The API server inside the cluster. */ -}}
+{{- define "finaiflow.apiURL" -}}
+http://finaiflow-api.{{ .Release.Namespace }}.svc:8000
+{{- end }}
+
 {{- /* Pod security of the level `restricted`. The argument is the user and group id. */ -}}
 {{- define "finaiflow.podSecurityContext" -}}
 runAsNonRoot: true
