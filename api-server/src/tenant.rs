@@ -144,6 +144,17 @@ struct Index {
     hosts: HashMap<String, String>,
 }
 
+impl Index {
+    fn remove(&mut self, name: &str) {
+        for host in self.entries.remove(name).map(|entry| entry.hosts).unwrap_or_default() {
+            let host = host.to_ascii_lowercase();
+            if self.hosts.get(&host).is_some_and(|owner| owner == name) {
+                self.hosts.remove(&host);
+            }
+        }
+    }
+}
+
 impl Directory {
     /// An empty directory; `base_domain` makes `<name>.<base domain>` a host of each tenant.
     #[must_use]
@@ -158,7 +169,7 @@ impl Directory {
     /// Adds or replaces what is known about a tenant. A host that another tenant holds stays with that tenant.
     pub fn replace(&self, name: &str, entry: Entry) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        index.hosts.retain(|_, owner| owner != name);
+        index.remove(name);
         for host in &entry.hosts {
             index.hosts.entry(host.to_ascii_lowercase()).or_insert_with(|| name.to_owned());
         }
@@ -167,9 +178,7 @@ impl Directory {
 
     /// Forgets a tenant.
     pub fn remove(&self, name: &str) {
-        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        index.hosts.retain(|_, owner| owner != name);
-        index.entries.remove(name);
+        self.index.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// What is known about a tenant name.
@@ -225,4 +234,80 @@ fn without_port(host: &str) -> &str {
         return host;
     }
     host.rsplit_once(':').map_or(host, |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> Directory {
+        let directory = Directory::new(Some("Bank.local"));
+        let entry = |hosts: &[&str], state| Entry { hosts: hosts.iter().map(|&host| host.to_owned()).collect(), state };
+        directory.replace("acme", entry(&["Pay.Acme.example"], State::Suspended));
+        directory.replace("globex", entry(&[], State::Unavailable("no Secret".to_owned())));
+        directory
+    }
+
+    /// Which tenant was meant, told by the error that each of the two answers with.
+    fn outcome(host: &str, header: Option<&str>) -> TenantError {
+        directory().resolve(Some(host), header).map(|tenant| tenant.name.clone()).unwrap_err()
+    }
+
+    #[test]
+    fn the_host_names_the_tenant() {
+        for host in ["acme.bank.local", "ACME.bank.local:8000", "pay.acme.example", "pay.acme.example:443"] {
+            assert_eq!(outcome(host, None), TenantError::Suspended, "{host}");
+            assert_eq!(outcome(host, Some("acme")), TenantError::Suspended, "{host}");
+            assert_eq!(outcome(host, Some("globex")), TenantError::Ambiguous, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_names_no_tenant_leaves_it_to_the_header() {
+        for host in [
+            "127.0.0.1:8000",
+            "[::1]:8000",
+            "[::1]",
+            "bank.local",
+            "api.bank.local",
+            "a.acme.bank.local",
+            "xbank.local",
+        ] {
+            assert_eq!(outcome(host, Some("globex")), TenantError::Unavailable("no Secret".to_owned()), "{host}");
+            assert_eq!(outcome(host, Some("nobody")), TenantError::NotFound, "{host}");
+        }
+    }
+
+    #[test]
+    fn without_header_an_unknown_name_is_told_from_none() {
+        assert_eq!(outcome("nobody.bank.local", None), TenantError::NotFound);
+        assert_eq!(outcome("bank.local", None), TenantError::Required);
+        assert_eq!(directory().resolve(None, None).unwrap_err(), TenantError::Required);
+    }
+
+    #[test]
+    fn a_host_stays_with_its_holder_until_that_is_gone() {
+        let directory = directory();
+        let rival = Entry { hosts: vec!["pay.acme.example".to_owned()], state: State::Unavailable(String::new()) };
+        directory.replace("rival", rival.clone());
+        assert_eq!(directory.resolve(Some("pay.acme.example"), None).unwrap_err(), TenantError::Suspended);
+        directory.remove("acme");
+        assert_eq!(directory.resolve(Some("pay.acme.example"), None).unwrap_err(), TenantError::Required);
+        directory.replace("rival", rival);
+        assert!(matches!(directory.resolve(Some("pay.acme.example"), None), Err(TenantError::Unavailable(_))));
+    }
+
+    #[test]
+    fn ready_once_synced() {
+        let directory = directory();
+        assert!(!directory.ready());
+        directory.mark_synced();
+        assert!(directory.ready());
+    }
+
+    #[test]
+    fn a_data_key_is_32_bytes_and_hidden() {
+        assert!(DataKey::from_bytes(&[1; 31]).is_err());
+        assert_eq!(format!("{:?}", DataKey::from_bytes(&[1; 32]).unwrap()), "DataKey(redacted)");
+    }
 }

@@ -3,17 +3,19 @@
 use std::fmt;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use data_encoding::{BASE64, BASE64URL_NOPAD};
+use data_encoding::BASE64;
 use jsonwebtoken::{DecodingKey, EncodingKey};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// The key that signs and all keys whose signatures are accepted.
+#[derive(Clone)]
 pub struct SigningKeys {
     active_kid: String,
     active: EncodingKey,
     published: Vec<PublicKey>,
 }
 
+#[derive(Clone)]
 struct PublicKey {
     kid: String,
     x: Vec<u8>,
@@ -60,18 +62,6 @@ enum KeyState {
     Retiring,
 }
 
-/// A public key in the form of RFC 8037.
-#[derive(Debug, Serialize)]
-pub struct Jwk {
-    kty: &'static str,
-    crv: &'static str,
-    alg: &'static str,
-    #[serde(rename = "use")]
-    usage: &'static str,
-    kid: String,
-    x: String,
-}
-
 impl SigningKeys {
     /// Reads the Secret's `keys.json`; every key must parse and exactly one must be active.
     pub fn from_json(document: &[u8]) -> Result<Self, SigningKeysError> {
@@ -109,18 +99,9 @@ impl SigningKeys {
         self.published.iter().find(|key| key.kid == kid).map(|key| &key.decoding)
     }
 
-    /// The public halves, as a JSON Web Key Set lists them.
-    #[must_use]
-    pub fn jwks(&self) -> Vec<Jwk> {
-        let jwk = |key: &PublicKey| Jwk {
-            kty: "OKP",
-            crv: "Ed25519",
-            alg: "EdDSA",
-            usage: "sig",
-            kid: key.kid.clone(),
-            x: BASE64URL_NOPAD.encode(&key.x),
-        };
-        self.published.iter().map(jwk).collect()
+    /// Id and public half (32 bytes) of every key whose signatures are accepted.
+    pub fn public_keys(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.published.iter().map(|key| (key.kid.as_str(), key.x.as_slice()))
     }
 }
 
@@ -128,5 +109,61 @@ impl fmt::Debug for SigningKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let published: Vec<_> = self.published.iter().map(|key| &key.kid).collect();
         f.debug_struct("SigningKeys").field("active", &self.active_kid).field("published", &published).finish()
+    }
+}
+
+/// Keys for tests, here and in the integration tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    pub(crate) fn document(states: &[&str]) -> String {
+        let key = |(number, state): (usize, &&str)| {
+            let der = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).unwrap();
+            let pkcs8 = BASE64.encode(der.as_ref());
+            serde_json::json!({"kid": format!("k{number}"), "alg": "EdDSA", "state": state, "pkcs8": pkcs8,
+                "created_at": "2026-01-01T00:00:00Z"})
+        };
+        serde_json::json!({"keys": states.iter().enumerate().map(key).collect::<Vec<_>>()}).to_string()
+    }
+
+    pub(crate) fn keys() -> SigningKeys {
+        SigningKeys::from_json(document(&["retiring", "active", "pending"]).as_bytes()).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{document, keys};
+    use super::*;
+
+    #[test]
+    fn every_state_is_published_and_one_signs() {
+        let keys = keys();
+        assert_eq!(keys.active_kid(), "k1");
+        let published: Vec<_> = keys.public_keys().collect();
+        assert_eq!(published.iter().map(|(kid, _)| *kid).collect::<Vec<_>>(), ["k0", "k1", "k2"]);
+        assert!(published.iter().all(|(_, x)| x.len() == 32));
+        assert!(keys.decoding("k2").is_some());
+        assert!(keys.decoding("k3").is_none());
+    }
+
+    #[test]
+    fn exactly_one_key_must_be_active() {
+        for states in [&["pending"][..], &["active", "active"], &[]] {
+            assert!(matches!(SigningKeys::from_json(document(states).as_bytes()), Err(SigningKeysError::Active(_))));
+        }
+    }
+
+    #[test]
+    fn errors_and_debug_output_hold_no_key_material() {
+        let secret = BASE64.encode(b"not a key but a secret");
+        let document = format!(r#"{{"keys":[{{"kid":"k0","state":"active","pkcs8":"{secret}"}}]}}"#);
+        let error = SigningKeys::from_json(document.as_bytes()).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains(&secret));
+        let unknown_state = document.replace("active", &secret);
+        let error = SigningKeys::from_json(unknown_state.as_bytes()).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains(&secret));
+        assert_eq!(format!("{:?}", keys()), r#"SigningKeys { active: "k1", published: ["k0", "k1", "k2"] }"#);
     }
 }

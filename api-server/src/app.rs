@@ -1,0 +1,175 @@
+//! The server as a whole: what handlers share, and the router with its layers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use finaiflow_telemetry::metrics::Metrics as Telemetry;
+use time::OffsetDateTime;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::clock::{self, Clock};
+use crate::domain::access_token::Issuer;
+use crate::domain::password::{Hasher, PasswordError};
+use crate::extract::access_cache::AccessCache;
+use crate::extract::context::{Context, REQUEST_ID, TENANT_ID, TRACEPARENT};
+use crate::extract::idempotency_key::IDEMPOTENCY_KEY;
+use crate::metrics::Metrics;
+use crate::problem::{Code, Problem};
+use crate::tenant::{Directory, Tenant};
+use crate::{observe, routes};
+
+/// Longest a request may take; then the client is told to try again.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest request body, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+/// How long a browser may remember a CORS preflight.
+const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
+
+/// Why the server could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A metric is registered already.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The password hasher does not work.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The system gives no randomness.
+    #[error("no randomness")]
+    Random(#[from] aws_lc_rs::error::Unspecified),
+}
+
+/// What handlers share; clones are cheap.
+#[derive(Clone)]
+pub struct AppState(Arc<Shared>);
+
+struct Shared {
+    directory: Arc<Directory>,
+    clock: Clock,
+    issuer_base_url: String,
+    hasher: Hasher,
+    access: AccessCache,
+    metrics: Metrics,
+    telemetry: Telemetry,
+    draining: AtomicBool,
+}
+
+impl AppState {
+    /// Puts the server together. Tokens name `<issuer_base_url>/tenants/<tenant>` as their issuer.
+    pub fn new(
+        directory: Arc<Directory>,
+        issuer_base_url: &str,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> Result<Self, AppError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self(Arc::new(Shared {
+            directory,
+            clock,
+            issuer_base_url: issuer_base_url.trim_end_matches('/').to_owned(),
+            hasher: Hasher::new(cores, clock::random()?)?,
+            access: AccessCache::default(),
+            metrics: Metrics::register(telemetry.registry())?,
+            telemetry,
+            draining: AtomicBool::new(false),
+        })))
+    }
+
+    /// Makes `/readyz` fail, so that no new connections are sent here while open requests finish.
+    pub fn begin_drain(&self) {
+        self.0.draining.store(true, Ordering::Release);
+    }
+
+    /// Why the server is not ready, if it is not.
+    pub(crate) fn not_ready(&self) -> Option<&'static str> {
+        if self.0.draining.load(Ordering::Acquire) {
+            Some("the server is shutting down")
+        } else {
+            (!self.0.directory.ready()).then_some("the tenants are not loaded yet")
+        }
+    }
+
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
+    pub(crate) fn now(&self) -> OffsetDateTime {
+        (self.0.clock)()
+    }
+
+    pub(crate) fn hasher(&self) -> &Hasher {
+        &self.0.hasher
+    }
+
+    pub(crate) fn access(&self) -> &AccessCache {
+        &self.0.access
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        &self.0.telemetry
+    }
+
+    /// Who issues the tenant's access tokens.
+    pub(crate) fn issuer(&self, tenant: &Tenant) -> Issuer {
+        Issuer {
+            url: format!("{}/tenants/{}", self.0.issuer_base_url, tenant.name),
+            claim_id: tenant.claim_id.to_string(),
+            lifetime: time::Duration::minutes(tenant.settings.access_token_minutes.into()),
+        }
+    }
+}
+
+/// The complete service. The outermost layer is [`observe::observe`]: it sees every answer, those of other layers too.
+pub fn router(state: AppState) -> Router {
+    let (api, _) = routes::api().split_for_parts();
+    api.merge(routes::docs::pages())
+        .fallback(|| async { Problem::from(Code::NotFound) })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(CatchPanicLayer::custom(|_panic| -> Response {
+            Problem::internal("a handler panicked").into_response()
+        }))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
+        .layer(cors())
+        .layer(unless_set(CACHE_CONTROL, "no-store"))
+        .layer(unless_set(CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"))
+        .layer(unless_set(REFERRER_POLICY, "no-referrer"))
+        .layer(unless_set(X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(from_fn_with_state(state.clone(), observe::observe))
+        .with_state(state)
+}
+
+fn unless_set(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+}
+
+/// Origins are allowed per tenant and exactly; a request that names no tenant has none.
+fn cors() -> CorsLayer {
+    let allowed = |origin: &HeaderValue, parts: &Parts| {
+        let Some(Ok(tenant)) = parts.extensions.get::<Context>().map(|context| &context.tenant) else { return false };
+        tenant.settings.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(allowed))
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IDEMPOTENCY_KEY, TENANT_ID, REQUEST_ID, TRACEPARENT])
+        .expose_headers([REQUEST_ID, RETRY_AFTER])
+        .max_age(PREFLIGHT_AGE)
+}

@@ -1,0 +1,160 @@
+//! The OpenAPI document, assembled from what each endpoint says about itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{IntoParams, Modify, OpenApi};
+
+use crate::problem::{Code, FieldError, MEDIA_TYPE, Problem, ProblemBody};
+use crate::routes;
+
+/// A trace id for examples.
+const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// What any endpoint may answer.
+pub(crate) const ANY: &[Code] = &[Code::Overloaded, Code::Internal];
+/// What an endpoint of a tenant may answer.
+pub(crate) const TENANT: &[Code] =
+    &[Code::TenantRequired, Code::TenantAmbiguous, Code::TenantNotFound, Code::TenantSuspended];
+/// What an endpoint for signed-in users may answer.
+pub(crate) const CALLER: &[Code] = &[Code::Unauthenticated];
+/// What an endpoint that takes a body may answer.
+pub(crate) const BODY: &[Code] =
+    &[Code::Malformed, Code::ValidationFailed, Code::PayloadTooLarge, Code::UnsupportedMediaType];
+/// What a write under an idempotency key may answer.
+pub(crate) const KEYED: &[Code] = &[Code::IdempotencyKeyMissing, Code::IdempotencyKeyReused];
+
+/// Declares `Problems`, the error answers of an endpoint, from lists of codes.
+macro_rules! problems {
+    ($($codes:expr),+ $(,)?) => {
+        struct Problems;
+
+        impl utoipa::IntoResponses for Problems {
+            fn responses() -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
+                $crate::openapi::responses(&[$($codes),+])
+            }
+        }
+    };
+}
+pub(crate) use problems;
+
+/// One response per status, with an example per code.
+pub(crate) fn responses(codes: &[&[Code]]) -> BTreeMap<String, RefOr<Response>> {
+    let mut by_status = BTreeMap::<u16, BTreeSet<Code>>::new();
+    for &code in codes.iter().copied().flatten() {
+        by_status.entry(code.status().as_u16()).or_default().insert(code);
+    }
+    by_status.into_iter().map(|(status, codes)| (status.to_string(), RefOr::T(response(&codes)))).collect()
+}
+
+fn response(codes: &BTreeSet<Code>) -> Response {
+    let titles: Vec<_> = codes.iter().map(|code| code.title()).collect();
+    let examples = codes.iter().map(|&code| {
+        let value = serde_json::to_value(example(code).body(TRACE_ID)).unwrap_or_default();
+        (code.slug(), ExampleBuilder::new().value(Some(value)).build())
+    });
+    let content =
+        ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).examples_from_iter(examples).build();
+    ResponseBuilder::new().description(titles.join("; ")).content(MEDIA_TYPE, content).build()
+}
+
+fn example(code: Code) -> Problem {
+    match code {
+        Code::ValidationFailed => Problem::invalid_field("/name", "is required"),
+        code => code.into(),
+    }
+}
+
+/// Names the tenant.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes a header to the OpenAPI generator")]
+pub(crate) struct TenantHeader {
+    /// Name of the tenant. Needed where the host of the request does not name it; must agree where it does.
+    #[param(rename = "X-Tenant-ID", example = "acme")]
+    tenant_id: Option<String>,
+}
+
+/// Makes a write repeatable.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes a header to the OpenAPI generator")]
+pub(crate) struct KeyHeader {
+    /// 1 to 255 visible ASCII characters, unique per user and write. Repeating the request with its key for 24 hours
+    /// answers what the first one answered and changes nothing.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 255,
+        example = "5c2f8a52-8d3c-4f1e-9c0e-2f7f3b8f0f11"
+    )]
+    idempotency_key: String,
+}
+
+/// Which part of a list.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes parameters to the OpenAPI generator")]
+pub(crate) struct PageParams {
+    /// How many items at most.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+struct BearerScheme;
+
+impl Modify for BearerScheme {
+    fn modify(&self, document: &mut Document) {
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .description(Some("The `access_token` of `POST /api/v1/auth/login`."))
+            .build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "FinaiFlow API",
+        description = "Banking for the tenants of a FinaiFlow installation.\n\nMoney is an integer of minor units (cents) \
+            beside an ISO 4217 currency. Ids are opaque strings. Times are RFC 3339 in UTC. Unknown request fields are \
+            refused. Every error is `application/problem+json` (RFC 9457) with a stable `type`.",
+        license(name = "MIT", identifier = "MIT")
+    ),
+    servers((url = "/", description = "This server")),
+    components(schemas(ProblemBody, FieldError)),
+    modifiers(&BearerScheme),
+    tags(
+        (name = "auth", description = "Registration, sessions and the signed-in user"),
+        (name = "accounts", description = "Accounts, balances and movements of the signed-in user"),
+        (name = "transfers", description = "Movements between accounts of the tenant"),
+        (name = "system", description = "The server itself")
+    )
+)]
+struct Base;
+
+/// The document without any path.
+pub(crate) fn base() -> Document {
+    Base::openapi()
+}
+
+/// The whole document.
+#[must_use]
+pub fn document() -> Document {
+    routes::api().split_for_parts().1
+}
+
+/// The whole document as pretty JSON, ending in a line break.
+#[must_use]
+pub fn openapi_json() -> String {
+    let document = serde_json::to_value(document()).unwrap_or_else(|error| json!({"error": error.to_string()}));
+    format!("{document:#}\n")
+}

@@ -1,0 +1,52 @@
+//! `POST /api/v1/accounts/{id}/deposit`
+
+use axum::Json;
+use axum::http::StatusCode;
+use finaiflow_ledger::command::{CommandKind, Outcome};
+use finaiflow_ledger::id::AccountId;
+
+use crate::extract::{Caller, IdempotencyKey, JsonBody, PathId};
+use crate::openapi::{ANY, BODY, CALLER, KEYED, KeyHeader, TENANT, TenantHeader, problems};
+use crate::problem::{Code, Problem};
+use crate::routes::accounts::transaction::{NewTransaction, TransactionView};
+use crate::routes::movement;
+
+problems!(
+    ANY,
+    TENANT,
+    CALLER,
+    BODY,
+    KEYED,
+    &[Code::Forbidden, Code::NotFound, Code::CurrencyMismatch, Code::LimitExceeded, Code::AccountNotActive],
+);
+
+/// Deposit money
+///
+/// Into an own account, where the tenant lets users do that themselves.
+#[utoipa::path(
+    post, path = "/api/v1/accounts/{id}/deposit", tag = "accounts", operation_id = "deposit",
+    security(("bearer" = [])),
+    params(
+        TenantHeader, KeyHeader,
+        ("id" = String, Path, description = "Id of an own account", example = "acc_aaaqaaaaaaaac"),
+    ),
+    request_body = NewTransaction,
+    responses((status = 201, description = "The money is booked", body = TransactionView), Problems)
+)]
+pub(crate) async fn deposit(
+    caller: Caller,
+    PathId(account): PathId<AccountId>,
+    key: IdempotencyKey,
+    JsonBody(request): JsonBody<NewTransaction>,
+) -> Result<(StatusCode, Json<TransactionView>), Problem> {
+    if !caller.tenant.settings.self_deposit {
+        return Err(Problem::new(Code::Forbidden, "this tenant does not let users deposit to themselves"));
+    }
+    let path = format!("/api/v1/accounts/{account}/deposit");
+    let (amount, currency, memo) = (request.amount, request.currency, request.memo());
+    let kind = CommandKind::Deposit { account, amount, currency, memo };
+    match movement::submit(&caller, key, &path, &request, kind).await? {
+        Outcome::Transaction(transaction) => Ok((StatusCode::CREATED, Json(transaction.into()))),
+        outcome => Err(movement::unexpected(&outcome)),
+    }
+}

@@ -1,0 +1,86 @@
+//! `POST /api/v1/accounts`
+
+use axum::Json;
+use axum::http::StatusCode;
+use finaiflow_ledger::command::{AccountType, CommandKind, Outcome};
+use finaiflow_ledger::money::Currency;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::text;
+use crate::extract::{Caller, IdempotencyKey, JsonBody, Validate};
+use crate::openapi::{ANY, BODY, CALLER, KEYED, KeyHeader, TENANT, TenantHeader, problems};
+use crate::problem::{FieldError, Problem};
+use crate::routes::accounts::account::AccountView;
+use crate::routes::movement;
+
+const MAX_NAME: usize = 100;
+
+/// A new account.
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewAccount {
+    /// `checking`, `savings`, `business` or `investment`.
+    #[serde(rename = "type")]
+    #[schema(value_type = String, pattern = "^(checking|savings|business|investment)$", example = "checking")]
+    account_type: AccountType,
+    /// One of the tenant's currencies, as ISO 4217 code.
+    #[schema(value_type = String, example = "USD")]
+    currency: Currency,
+    /// The owner's name for it.
+    #[schema(example = "Everyday", min_length = 1, max_length = 100)]
+    name: String,
+}
+
+impl Validate for NewAccount {
+    fn faults(&self) -> Vec<FieldError> {
+        text::fault(&self.name, MAX_NAME).map(|detail| FieldError::new("/name", detail)).into_iter().collect()
+    }
+}
+
+problems!(ANY, TENANT, CALLER, BODY, KEYED);
+
+/// Open an account
+#[utoipa::path(
+    post, path = "/api/v1/accounts", tag = "accounts", operation_id = "open_account", security(("bearer" = [])),
+    params(TenantHeader, KeyHeader), request_body = NewAccount,
+    responses((status = 201, description = "The account is open", body = AccountView), Problems)
+)]
+pub(crate) async fn open(
+    caller: Caller,
+    key: IdempotencyKey,
+    JsonBody(request): JsonBody<NewAccount>,
+) -> Result<(StatusCode, Json<AccountView>), Problem> {
+    let offered = &caller.tenant.settings.currencies;
+    if !offered.contains(&request.currency) {
+        let codes: Vec<_> = offered.iter().map(|currency| currency.code()).collect();
+        return Err(Problem::invalid_field("/currency", format!("must be one of {}", codes.join(", "))));
+    }
+    let kind = CommandKind::OpenAccount {
+        owner: caller.subject.user_id,
+        account_type: request.account_type,
+        currency: request.currency,
+        name: request.name.trim().to_owned(),
+    };
+    match movement::submit(&caller, key, "/api/v1/accounts", &request, kind).await? {
+        Outcome::AccountOpened(account) => Ok((StatusCode::CREATED, Json(account.into()))),
+        outcome => Err(movement::unexpected(&outcome)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_has_its_limit() {
+        let named = |name: &str| NewAccount {
+            account_type: AccountType::Checking,
+            currency: "USD".parse().unwrap(),
+            name: name.to_owned(),
+        };
+        assert!(named("Everyday").faults().is_empty());
+        assert_eq!(named(&"x".repeat(101)).faults().len(), 1);
+        assert_eq!(named(" ").faults()[0].pointer, "/name");
+    }
+}

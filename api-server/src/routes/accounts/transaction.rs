@@ -1,0 +1,113 @@
+//! A movement of an account: the request that books one, and how it is shown.
+
+use finaiflow_ledger::command::{Memo, MovementStatus, Transaction, TransactionType};
+use finaiflow_ledger::id::{AccountId, JournalId, TransactionId};
+use finaiflow_ledger::money::{Amount, Currency};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::extract::Validate;
+use crate::extract::json::amount;
+use crate::problem::FieldError;
+use crate::routes::movement::memo_faults;
+
+/// Money that enters or leaves the bank.
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTransaction {
+    /// Minor units.
+    #[serde(deserialize_with = "amount")]
+    #[schema(value_type = i64, minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 10000)]
+    pub(crate) amount: Amount,
+    /// Must be the account's.
+    #[schema(value_type = String, example = "USD")]
+    pub(crate) currency: Currency,
+    /// For the statement; up to 500 characters.
+    #[schema(example = "Salary March", max_length = 500)]
+    description: Option<String>,
+    /// For budgets and reports; up to 64 characters.
+    #[schema(example = "income", max_length = 64)]
+    category: Option<String>,
+    /// The caller's own number; up to 128 characters.
+    #[schema(example = "PAY-2026-03", max_length = 128)]
+    reference: Option<String>,
+}
+
+impl NewTransaction {
+    pub(crate) fn memo(&self) -> Memo {
+        Memo {
+            description: self.description.clone(),
+            category: self.category.clone(),
+            reference: self.reference.clone(),
+        }
+    }
+}
+
+impl Validate for NewTransaction {
+    fn faults(&self) -> Vec<FieldError> {
+        memo_faults(&self.memo())
+    }
+}
+
+/// A movement as one account sees it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Transaction)]
+pub struct TransactionView {
+    /// Opaque id.
+    #[schema(value_type = String, example = "txn_aaaqaaaaaaaacai")]
+    id: TransactionId,
+    /// The account.
+    #[schema(value_type = String, example = "acc_aaaqaaaaaaaac")]
+    account_id: AccountId,
+    /// `deposit`, `withdrawal`, `transfer_in` or `transfer_out`.
+    #[serde(rename = "type")]
+    #[schema(value_type = String, example = "deposit")]
+    transaction_type: TransactionType,
+    /// Minor units: positive when the account gained.
+    #[schema(example = 10000)]
+    amount: i64,
+    /// ISO 4217 code.
+    #[schema(value_type = String, example = "USD")]
+    currency: Currency,
+    /// Booked balance right after it, in minor units.
+    #[schema(example = 10000)]
+    balance_after: i64,
+    /// As given.
+    #[schema(example = "Salary March")]
+    description: Option<String>,
+    /// As given.
+    #[schema(example = "income")]
+    category: Option<String>,
+    /// As given.
+    #[schema(example = "PAY-2026-03")]
+    reference: Option<String>,
+    /// Always `completed`.
+    #[schema(value_type = String, example = "completed")]
+    status: MovementStatus,
+    /// When it was booked.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    /// The transfer it is a side of, if it is.
+    #[schema(value_type = Option<String>, example = "trf_aaaqaaaaaaaay")]
+    transfer_id: Option<JournalId>,
+}
+
+impl From<Transaction> for TransactionView {
+    fn from(transaction: Transaction) -> Self {
+        Self {
+            id: transaction.id,
+            account_id: transaction.account_id,
+            transaction_type: transaction.transaction_type,
+            amount: transaction.amount,
+            currency: transaction.currency,
+            balance_after: transaction.balance_after,
+            description: transaction.memo.description,
+            category: transaction.memo.category,
+            reference: transaction.memo.reference,
+            status: transaction.status,
+            created_at: transaction.created_at,
+            transfer_id: transaction.transfer_id,
+        }
+    }
+}

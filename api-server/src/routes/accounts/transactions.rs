@@ -1,0 +1,36 @@
+//! `GET /api/v1/accounts/{id}/transactions`
+
+use axum::Json;
+use finaiflow_ledger::id::AccountId;
+use finaiflow_ledger::query;
+
+use crate::extract::{Caller, Page, PathId};
+use crate::openapi::{ANY, CALLER, PageParams, TENANT, TenantHeader, problems};
+use crate::problem::{Code, Problem};
+use crate::routes::accounts::transaction::TransactionView;
+use crate::routes::list::List;
+use crate::store::StoreError;
+
+problems!(ANY, TENANT, CALLER, &[Code::NotFound, Code::ValidationFailed]);
+
+/// List movements
+///
+/// The newest first.
+#[utoipa::path(
+    get, path = "/api/v1/accounts/{id}/transactions", tag = "accounts", operation_id = "list_transactions",
+    security(("bearer" = [])),
+    params(
+        TenantHeader, PageParams,
+        ("id" = String, Path, description = "Id of an own account", example = "acc_aaaqaaaaaaaac"),
+    ),
+    responses((status = 200, description = "The movements", body = List<TransactionView>), Problems)
+)]
+pub(crate) async fn transactions(
+    caller: Caller,
+    PathId(id): PathId<AccountId>,
+    page: Page,
+) -> Result<Json<List<TransactionView>>, Problem> {
+    let pool = &caller.tenant.pool;
+    let found = query::transactions(pool, caller.subject.user_id, id, page.cursor, page.limit).await;
+    found.map_err(StoreError::from)?.map(|page| Json(page.into())).ok_or_else(|| Code::NotFound.into())
+}

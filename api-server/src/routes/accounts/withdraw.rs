@@ -1,0 +1,49 @@
+//! `POST /api/v1/accounts/{id}/withdraw`
+
+use axum::Json;
+use axum::http::StatusCode;
+use finaiflow_ledger::command::{CommandKind, Outcome};
+use finaiflow_ledger::id::AccountId;
+
+use crate::extract::{Caller, IdempotencyKey, JsonBody, PathId};
+use crate::openapi::{ANY, BODY, CALLER, KEYED, KeyHeader, TENANT, TenantHeader, problems};
+use crate::problem::{Code, Problem};
+use crate::routes::accounts::transaction::{NewTransaction, TransactionView};
+use crate::routes::movement;
+
+problems!(
+    ANY,
+    TENANT,
+    CALLER,
+    BODY,
+    KEYED,
+    &[Code::NotFound, Code::InsufficientFunds, Code::CurrencyMismatch, Code::LimitExceeded, Code::AccountNotActive],
+);
+
+/// Withdraw money
+///
+/// From an own account, as far as its available balance goes.
+#[utoipa::path(
+    post, path = "/api/v1/accounts/{id}/withdraw", tag = "accounts", operation_id = "withdraw",
+    security(("bearer" = [])),
+    params(
+        TenantHeader, KeyHeader,
+        ("id" = String, Path, description = "Id of an own account", example = "acc_aaaqaaaaaaaac"),
+    ),
+    request_body = NewTransaction,
+    responses((status = 201, description = "The money is booked", body = TransactionView), Problems)
+)]
+pub(crate) async fn withdraw(
+    caller: Caller,
+    PathId(account): PathId<AccountId>,
+    key: IdempotencyKey,
+    JsonBody(request): JsonBody<NewTransaction>,
+) -> Result<(StatusCode, Json<TransactionView>), Problem> {
+    let path = format!("/api/v1/accounts/{account}/withdraw");
+    let (amount, currency, memo) = (request.amount, request.currency, request.memo());
+    let kind = CommandKind::Withdraw { account, amount, currency, memo };
+    match movement::submit(&caller, key, &path, &request, kind).await? {
+        Outcome::Transaction(transaction) => Ok((StatusCode::CREATED, Json(transaction.into()))),
+        outcome => Err(movement::unexpected(&outcome)),
+    }
+}
