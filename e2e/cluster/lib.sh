@@ -27,15 +27,14 @@ retry() {
 
 # watched WHAT LOG CMD...: runs CMD with its output in LOG, says every 20 s that it still runs, shows the log's end if it fails.
 watched() {
-  local what=$1 log=$2 pid i rc=0
+  local what=$1 log=$2 began=$SECONDS next=20 pid rc=0
   shift 2
   step "$what"
   "$@" >"$log" 2>&1 &
   pid=$!
-  for ((i = 1; ; i++)); do
-    kill -0 "$pid" 2>/dev/null || break
+  while kill -0 "$pid" 2>/dev/null; do
     sleep 0.1
-    [ $((i % 200)) -ne 0 ] || step "$what: still running, $((i / 10)) s"
+    [ $((SECONDS - began)) -lt "$next" ] || { step "$what: still running, $next s" && next=$((next + 20)); }
   done
   wait "$pid" || rc=$?
   [ "$rc" = 0 ] || { tail -n 30 "$log" >&2; die "$what failed; the whole log: $log"; }
