@@ -81,6 +81,9 @@ impl Engine {
     /// Has `command` carried out and answers once that is committed. The command is carried out even if the caller
     /// stops waiting.
     pub async fn submit(&self, command: Command) -> Result<Outcome, SubmitError> {
+        if *self.stop.borrow() {
+            return Err(SubmitError::Unavailable);
+        }
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Request { command, reply }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,

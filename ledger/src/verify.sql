@@ -92,7 +92,10 @@ findings (name, account_id, sequence, detail) AS (
     FROM accounts JOIN account_balances ON account_id = id
     GROUP BY currency HAVING sum(posted) <> 0
 )
-SELECT name, account_id, account.epoch AS account_epoch, sequence, detail, count(*) OVER () AS total
-FROM findings LEFT JOIN accounts AS account ON account.id = account_id
-ORDER BY row_number() OVER (PARTITION BY name ORDER BY account_id, sequence, detail), name
+SELECT findings.name, findings.account_id, account.epoch AS account_epoch, findings.sequence, findings.detail,
+    count(*) OVER () AS total
+FROM findings LEFT JOIN accounts AS account ON account.id = findings.account_id
+ORDER BY
+    row_number() OVER (PARTITION BY findings.name ORDER BY findings.account_id, findings.sequence, findings.detail),
+    findings.name
 LIMIT $1
