@@ -52,11 +52,28 @@ fn find<'a>(roles: &'a [Role], name: &Identifier) -> Option<&'a Role> {
     roles.iter().find(|role| role.rolname == name.as_str())
 }
 
-/// The schema's comment, or its owner where it has none; None if there is no such schema.
-async fn schema_mark(conn: &mut PgConnection, names: &TenantNames) -> Result<Option<String>> {
-    let sql = "SELECT coalesce(obj_description(oid, 'pg_namespace'), 'role ' || pg_get_userbyid(nspowner))
+/// The schema as the catalog has it.
+#[derive(sqlx::FromRow)]
+struct Schema {
+    owner: String,
+    comment: Option<String>,
+}
+
+impl Schema {
+    fn is_ours(&self, names: &TenantNames) -> bool {
+        self.comment.as_ref() == Some(&names.comment())
+    }
+
+    fn foreign(self, names: &TenantNames) -> Error {
+        let owner = self.comment.unwrap_or_else(|| format!("role {}", self.owner));
+        Error::Foreign { object: format!("schema {}", names.schema), owner }
+    }
+}
+
+async fn existing_schema(conn: &mut PgConnection, names: &TenantNames) -> Result<Option<Schema>> {
+    let sql = "SELECT pg_get_userbyid(nspowner)::text AS owner, obj_description(oid, 'pg_namespace') AS comment
                FROM pg_namespace WHERE nspname = $1";
-    Ok(sqlx::query_scalar(sql).bind(names.schema.as_str()).fetch_optional(conn).await?)
+    Ok(sqlx::query_as(sql).bind(names.schema.as_str()).fetch_optional(conn).await?)
 }
 
 fn foreign_role(role: &Role) -> Error {

@@ -3,7 +3,7 @@
 use sqlx::{Connection, PgConnection};
 
 use super::roles::grant_to_admin;
-use super::{Role, existing_roles, find, schema_mark};
+use super::{Role, existing_roles, existing_schema, find};
 use crate::catalog::{Action, Change, run};
 use crate::error::Result;
 use crate::grants::lock_database_acl;
@@ -39,12 +39,18 @@ pub async fn release(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec
 ///
 /// Every step can be repeated, so a call after a crash goes on where the last one stopped. Call [`release`] in a
 /// transaction of its own before: inside this one's, a client could still reconnect until the commit.
+/// [`Error::Foreign`](crate::Error::Foreign) if the claim's owner owns the schema but its comment is another's.
 pub async fn drop_tenant(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec<Change>> {
     let mut changes = release(conn, names).await?;
     let mut tx = conn.begin().await?;
-    if schema_mark(&mut tx, names).await?.is_some_and(|mark| mark == names.comment()) {
-        run(&mut tx, format!("DROP SCHEMA {} CASCADE", quote(&names.schema))).await?;
-        changes.push(Change::new(Action::Dropped, format!("schema {}", names.schema)));
+    if let Some(schema) = existing_schema(&mut tx, names).await? {
+        if schema.is_ours(names) {
+            run(&mut tx, format!("DROP SCHEMA {} CASCADE", quote(&names.schema))).await?;
+            changes.push(Change::new(Action::Dropped, format!("schema {}", names.schema)));
+        } else if schema.owner == names.owner.as_str() {
+            // Dropping the owner would take the schema with it, and its comment says it is not ours to drop.
+            return Err(schema.foreign(names));
+        }
     }
     let existing = existing_roles(&mut tx, names).await?;
     let roles = ours(&existing, names, names.roles());
@@ -55,7 +61,7 @@ pub async fn drop_tenant(conn: &mut PgConnection, names: &TenantNames) -> Result
         // Dropping what a role owns or was granted takes being in it.
         grant_to_admin(&mut tx, name).await?;
         let role = quote(name);
-        run(&mut tx, format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")).await?;
+        run(&mut tx, format!("DROP OWNED BY {role}; DROP ROLE {role}")).await?;
         changes.push(Change::new(Action::Dropped, format!("role {name}")));
     }
     tx.commit().await?;

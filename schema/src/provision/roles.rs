@@ -2,9 +2,9 @@
 
 use sqlx::{Connection, PgConnection};
 
-use super::{Limits, Role, existing_roles, find, foreign_role, schema_mark};
+use super::{Limits, Role, existing_roles, existing_schema, find, foreign_role};
 use crate::catalog::{Action, Change, become_owner, has_membership_options, quote_any, reset_role, run};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::names::{Identifier, TenantNames, quote};
 
 /// A transaction left open by a client holds the ledger's head; it is ended after this time.
@@ -152,9 +152,9 @@ pub(super) async fn grant_to_admin(conn: &mut PgConnection, role: &Identifier) -
 }
 
 async fn ensure_schema(conn: &mut PgConnection, names: &TenantNames) -> Result<Option<Change>> {
-    match schema_mark(conn, names).await? {
-        Some(mark) if mark == names.comment() => Ok(None),
-        Some(owner) => Err(Error::Foreign { object: format!("schema {}", names.schema), owner }),
+    match existing_schema(conn, names).await? {
+        Some(found) if found.is_ours(names) => Ok(None),
+        Some(found) => Err(found.foreign(names)),
         None => {
             let (schema, owner) = (quote(&names.schema), quote(&names.owner));
             let create = format!("CREATE SCHEMA {schema} AUTHORIZATION {owner}");
