@@ -39,8 +39,20 @@ fi
 
 PATH=$PATH:${HOME:-/root}/.cargo/bin:/usr/local/go/bin
 command -v cargo >/dev/null || die "Rust is missing; install it with: curl -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
-command -v rustup >/dev/null || [ "$(rustc --version | cut -d' ' -f2)" = "$(sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml")" ] ||
-  die "the toolchain of rust-toolchain.toml is missing; install rustup with: curl -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
+pin=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml")
+if command -v rustup >/dev/null; then
+  # rustup knows the pinned release by its number only. Where it is there as `stable`, that spares the download, and
+  # works on a machine that cannot download.
+  for t in "${RUSTUP_HOME:-$HOME/.rustup}"/toolchains/*-*-*; do
+    pinned=${t%/*}/$pin-${t#"${t%/*}"/*-}
+    [ -e "$pinned" ] || [[ "$("$t/bin/rustc" --version)" != "rustc $pin "* ]] || ln -s "$t" "$pinned"
+  done
+  how=(rustup toolchain install "$pin" --profile minimal -c clippy -c rustfmt)
+  (cd "$ROOT" && cargo --version) >/dev/null 2>&1 || retry "${how[@]}" ||
+    die "Rust $pin is missing; install it with: ${how[*]}"
+else
+  [[ "$(rustc --version)" == "rustc $pin "* ]] || die "Rust $pin is missing; install rustup with: curl -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
+fi
 
 # Debian 12's Go is older than go.mod asks for. From 1.21 on, go fetches the version it needs by itself.
 need=$(sed -n 's/^go //p' "$HERE/go.mod")
