@@ -6,10 +6,13 @@ use finaiflow_ledger::command::{Command, Outcome};
 use finaiflow_ledger::engine::{Engine, SubmitError};
 use finaiflow_schema::names::Login;
 use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::harness::{Bank, deposit, journal, json, user};
+use crate::harness::{Bank, deposit, hold, journal, json, release, user};
 
 const CALLERS: u32 = 16;
 const COMMANDS: u32 = 40;
@@ -38,7 +41,7 @@ async fn terminate(bank: &Bank, mut stop: watch::Receiver<bool>) -> i64 {
         .fetch_one(&mut superuser)
         .await
         .unwrap();
-        tokio::time::sleep(Duration::from_millis(12)).await;
+        tokio::time::sleep(Duration::from_millis(25)).await;
     }
     ended
 }
@@ -76,9 +79,10 @@ async fn nothing_is_lost_and_nothing_done_twice_when_backends_die() {
 
     let outcomes: Vec<_> = outcomes.into_iter().flatten().collect();
     assert_eq!(outcomes.len(), (CALLERS * COMMANDS) as usize);
+    let booked = bank.booked().await;
     for (command, outcome) in outcomes {
         let sequence = i64::from(journal(&outcome).unwrap().sequence);
-        assert_eq!(bank.journals(&command.key).await, [sequence], "{}", command.key);
+        assert_eq!(booked[&command.key], [sequence], "{}", command.key);
         assert_eq!(json(&insist(&engines[0], command).await), json(&outcome));
     }
     let report = bank.verify().await;
@@ -105,6 +109,86 @@ async fn a_database_that_comes_back_is_used_again() {
     assert!(started.elapsed() < Duration::from_secs(15), "callers are not left waiting");
     sqlx::query(login("LOGIN")).execute(&mut superuser).await.unwrap();
     assert!(bank.engine.submit(deposit(ada, "key", a, 5)).await.is_ok());
-    assert_eq!(bank.journals("key").await.len(), 1);
+    assert_eq!(bank.booked().await["key"].len(), 1);
+    bank.close().await;
+}
+
+/// What a [`proxy`] does to the first COMMIT that comes by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Lose {
+    /// The database never hears it.
+    Request,
+    /// The database commits, the client never hears of it.
+    Reply,
+}
+
+/// Relays connections to the database and cuts the one that commits first.
+async fn proxy(listener: TcpListener, database: (String, u16), lose: Lose) {
+    let mut armed = true;
+    while let Ok((mut client, _)) = listener.accept().await {
+        let mut server = TcpStream::connect(&database).await.unwrap();
+        let (mut sent, mut received) = (vec![0; 65_536], vec![0; 65_536]);
+        loop {
+            tokio::select! {
+                Ok(count @ 1..) = client.read(&mut sent) => {
+                    let cut = armed && sent[..count].windows(6).any(|word| word == b"COMMIT");
+                    if cut && lose == Lose::Request {
+                        armed = false;
+                        break;
+                    }
+                    server.write_all(&sent[..count]).await.unwrap();
+                    if cut {
+                        assert_ne!(server.read(&mut received).await.unwrap(), 0);
+                        armed = false;
+                        break;
+                    }
+                }
+                Ok(count @ 1..) = server.read(&mut received) => client.write_all(&received[..count]).await.unwrap(),
+                else => break,
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_cut_off_is_settled_once() {
+    for lose in [Lose::Request, Lose::Reply] {
+        let bank = Bank::found(2).await;
+        let ada = user(1);
+        let a = bank.open(ada, "open", "USD").await.id;
+        let options: PgConnectOptions = bank.db.app_url.parse().unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let cut_off = options.clone().host("127.0.0.1").port(listener.local_addr().unwrap().port());
+        let database = (options.get_host().to_owned(), options.get_port());
+        let relay = tokio::spawn(proxy(listener, database, lose));
+        let engine = bank.engine_on(PgPoolOptions::new().max_connections(1).connect_lazy_with(cut_off));
+
+        let outcome = engine.submit(deposit(ada, "key", a, 5)).await.unwrap();
+        assert_eq!(bank.booked().await["key"], [i64::from(journal(&outcome).unwrap().sequence)], "{lose:?}");
+        assert_eq!(json(&bank.engine.submit(deposit(ada, "key", a, 5)).await.unwrap()), json(&outcome));
+        let events: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_events WHERE event = 'ledger.deposit'")
+            .fetch_one(&mut bank.superuser().await)
+            .await
+            .unwrap();
+        assert_eq!(events, 1, "{lose:?}");
+        assert!(bank.verify().await.balanced());
+        engine.shutdown().await;
+        relay.abort();
+        bank.close().await;
+    }
+}
+
+/// Longer than the engine is willing to wait.
+#[tokio::test]
+async fn a_head_that_stays_locked_is_given_up_on() {
+    let bank = Bank::found(1).await;
+    let ada = user(1);
+    let a = bank.open(ada, "open", "USD").await.id;
+    let holder = hold(&bank).await;
+    assert_eq!(bank.engine.submit(deposit(ada, "key", a, 5)).await, Err(SubmitError::Unavailable));
+    release(holder).await;
+    assert!(bank.engine.submit(deposit(ada, "key", a, 5)).await.is_ok());
+    assert_eq!(bank.booked().await["key"].len(), 1);
+    assert!(bank.verify().await.balanced());
     bank.close().await;
 }

@@ -1,5 +1,6 @@
 //! A fresh tenant with an engine on it, and short ways to say things to it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use finaiflow_ledger::money::{Amount, Currency};
 use finaiflow_ledger::verify::{self, Report};
 use finaiflow_schema::testing::{TenantDb, connect};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -37,7 +38,11 @@ impl Bank {
 
     /// Another engine on the same tenant with its own pool, like a second replica's.
     pub fn second_engine(&self, connections: u32) -> Engine {
-        Engine::start(pool(&self.db, connections), clock(&self.clock_offset))
+        self.engine_on(pool(&self.db, connections))
+    }
+
+    pub fn engine_on(&self, pool: PgPool) -> Engine {
+        Engine::start(pool, clock(&self.clock_offset))
     }
 
     pub async fn open(&self, principal: Uuid, key: &str, currency: &str) -> Account {
@@ -73,13 +78,17 @@ impl Bank {
         sqlx::query_scalar("SELECT sequence FROM ledger_head").fetch_one(&mut self.superuser().await).await.unwrap()
     }
 
-    /// The journals that carry `reference`.
-    pub async fn journals(&self, reference: &str) -> Vec<i64> {
-        sqlx::query_scalar("SELECT sequence FROM journals WHERE reference = $1")
-            .bind(reference)
+    /// The journals of movements by their reference.
+    pub async fn booked(&self) -> HashMap<String, Vec<i64>> {
+        let rows = sqlx::query("SELECT reference, sequence FROM journals WHERE reference IS NOT NULL")
             .fetch_all(&mut self.superuser().await)
             .await
-            .unwrap()
+            .unwrap();
+        let mut booked: HashMap<String, Vec<i64>> = HashMap::new();
+        for row in rows {
+            booked.entry(row.get("reference")).or_default().push(row.get("sequence"));
+        }
+        booked
     }
 
     pub async fn close(self) {
@@ -87,6 +96,19 @@ impl Bank {
         self.pool.close().await;
         self.db.drop().await;
     }
+}
+
+/// Holds the head of the ledger so that no batch gets through.
+pub async fn hold(bank: &Bank) -> PgConnection {
+    let mut holder = bank.superuser().await;
+    sqlx::query("BEGIN").execute(&mut holder).await.unwrap();
+    sqlx::query("SELECT FROM ledger_head FOR UPDATE").execute(&mut holder).await.unwrap();
+    holder
+}
+
+pub async fn release(mut holder: PgConnection) {
+    sqlx::query("ROLLBACK").execute(&mut holder).await.unwrap();
+    holder.close().await.unwrap();
 }
 
 fn pool(db: &TenantDb, connections: u32) -> PgPool {

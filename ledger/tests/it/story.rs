@@ -175,11 +175,11 @@ async fn a_key_gives_its_first_answer_for_a_day() {
     assert_eq!(bank.engine.submit(other.clone()).await, Err(SubmitError::KeyReused));
     let foreign = bank.engine.submit(open(user(2), "key", "USD")).await;
     assert!(matches!(foreign, Ok(Outcome::AccountOpened(_))), "keys are each principal's own: {foreign:?}");
-    assert_eq!(bank.journals("key").await.len(), 1);
+    assert_eq!(bank.booked().await["key"].len(), 1);
 
     bank.clock_offset.store(0, Ordering::Relaxed);
     let later = bank.engine.submit(other.clone()).await.unwrap();
-    assert_eq!(bank.journals("key").await.len(), 2, "an expired key counts as unused");
+    assert_eq!(bank.booked().await["key"].len(), 2, "an expired key counts as unused");
     assert_eq!(json(&later), json(&bank.engine.submit(other).await.unwrap()));
     assert!(bank.verify().await.balanced());
     bank.close().await;
