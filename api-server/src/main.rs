@@ -1,2 +1,121 @@
-//! p
-fn main(){}
+//! The `finaiflow-api` program.
+
+use std::env;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use clap::Parser;
+use finaiflow_api::app::{AppError, AppState, router};
+use finaiflow_api::config::{Cli, Command, Serve};
+use finaiflow_api::tenant::Directory;
+use finaiflow_api::verify::{VerifyError, verify_ledger};
+use finaiflow_api::{clock, openapi_json, tenants};
+use finaiflow_telemetry::logs;
+use finaiflow_telemetry::metrics::Metrics;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinError;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for ledger writers, pools and the Lease after the last request.
+const CLOSE: Duration = Duration::from_secs(10);
+
+/// Why the program failed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Logs(#[from] logs::Error),
+    #[error("the cluster cannot be reached: {0}")]
+    Cluster(#[from] kube::Error),
+    #[error(transparent)]
+    App(#[from] AppError),
+    #[error("serving: {0}")]
+    Io(#[from] io::Error),
+    #[error("a part of the server ended: {0}")]
+    Ended(#[from] JoinError),
+    #[error("the server stopped without being told to")]
+    Stopped,
+    #[error("DATABASE_URL: {0}")]
+    Environment(#[from] env::VarError),
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = match Cli::parse().into_command() {
+        Command::Serve(config) => serve(config).await,
+        Command::Openapi => io::stdout().write_all(openapi_json().as_bytes()).map_err(Error::from),
+        Command::VerifyLedger(config) => verify(&config.log).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Also to standard error: the log may be what failed.
+            tracing::error!(%error, "stopped");
+            let _ = writeln!(io::stderr(), "finaiflow-api: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn verify(log: &str) -> Result<(), Error> {
+    logs::init(log)?;
+    verify_ledger(&env::var("DATABASE_URL")?).await?;
+    Ok(())
+}
+
+async fn serve(config: Serve) -> Result<(), Error> {
+    logs::init(&config.log)?;
+    let clock = clock::system();
+    let directory = Arc::new(Directory::new(config.base_domain()));
+    let app = AppState::new(Arc::clone(&directory), &config.issuer_base_url, Arc::clone(&clock), Metrics::new())?;
+    let client = kube::Client::try_default().await?;
+    let (drain, close) = (CancellationToken::new(), CancellationToken::new());
+
+    let listener = TcpListener::bind(config.listen).await?;
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps its small packets back");
+        }
+    });
+    let service = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let drained = drain.clone().cancelled_owned();
+    let mut server = tokio::spawn(async { axum::serve(listener, service).with_graceful_shutdown(drained).await });
+    let registry = tenants::run(client, directory, clock, config.replica(), config.connection_budget, close.clone());
+    let mut registry = tokio::spawn(registry);
+
+    tokio::select! {
+        told = told_to_stop() => told?,
+        ended = &mut server => return ended?.map_err(Error::from).and(Err(Error::Stopped)),
+        ended = &mut registry => return ended.map_err(Error::from).and(Err(Error::Stopped)),
+    }
+    tracing::info!("draining");
+    app.begin_drain();
+    sleep(config.shutdown_delay).await;
+    drain.cancel();
+    if timeout(config.drain, server).await.is_err() {
+        tracing::warn!("some requests did not end in time");
+    }
+    close.cancel();
+    if timeout(CLOSE, registry).await.is_err() {
+        tracing::warn!("some tenants did not close in time");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits for SIGTERM, or SIGINT from a keyboard.
+async fn told_to_stop() -> io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}

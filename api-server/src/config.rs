@@ -1,0 +1,142 @@
+//! The command line. Every flag of `serve` has an environment variable, which is what the chart sets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::tenants::Replica;
+
+/// The API server of FinaiFlow.
+#[derive(Debug, Parser)]
+#[command(name = "finaiflow-api", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+impl Cli {
+    /// What to do: `serve`, configured by the environment alone, if nothing is said.
+    #[must_use]
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or_else(|| Command::Serve(Only::<Serve>::parse_from(["finaiflow-api"]).arguments))
+    }
+}
+
+/// Arguments without a subcommand.
+#[derive(Parser)]
+#[command(name = "finaiflow-api")]
+struct Only<T: Args> {
+    #[command(flatten)]
+    arguments: T,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serves the tenants of this cluster over HTTP (the default).
+    Serve(Serve),
+    /// Prints the OpenAPI description.
+    Openapi,
+    /// Verifies the ledger that the environment variable `DATABASE_URL` logs in to, and records the result there.
+    VerifyLedger(VerifyLedger),
+}
+
+/// How to serve.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Serve {
+    /// Address to listen on.
+    #[arg(long, env = "FINAIFLOW_LISTEN", default_value = "0.0.0.0:8000")]
+    pub listen: SocketAddr,
+    /// `<tenant>.<base domain>` is a host of every tenant. Empty: no such hosts.
+    #[arg(long, env = "FINAIFLOW_BASE_DOMAIN", default_value = "")]
+    pub base_domain: String,
+    /// Access tokens name `<issuer base URL>/tenants/<tenant>` as their issuer.
+    #[arg(long, env = "FINAIFLOW_ISSUER_BASE_URL", default_value = "http://finaiflow-api:8000")]
+    pub issuer_base_url: String,
+    /// PostgreSQL connections this replica means to hold over all tenants.
+    #[arg(long, env = "FINAIFLOW_CONNECTION_BUDGET", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connection_budget: u32,
+    /// Namespace of the pod, where its Lease is kept.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// Name of the pod.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: String,
+    /// Uid of the pod; with it the Lease disappears with the pod.
+    #[arg(long, env = "POD_UID")]
+    pub pod_uid: Option<String>,
+    /// Seconds to go on serving after the signal to stop, while load balancers take notice.
+    #[arg(long, env = "FINAIFLOW_SHUTDOWN_DELAY_SECONDS", default_value = "5", value_parser = seconds)]
+    pub shutdown_delay: Duration,
+    /// Most seconds to wait after that for open requests.
+    #[arg(long, env = "FINAIFLOW_DRAIN_SECONDS", default_value = "25", value_parser = seconds)]
+    pub drain: Duration,
+    /// Which log events to write, such as `info,sqlx=warn`.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log: String,
+}
+
+impl Serve {
+    /// The domain under which every tenant has a host, if there is one.
+    #[must_use]
+    pub fn base_domain(&self) -> Option<&str> {
+        (!self.base_domain.is_empty()).then_some(self.base_domain.as_str())
+    }
+
+    /// This replica.
+    #[must_use]
+    pub fn replica(&self) -> Replica {
+        Replica { namespace: self.namespace.clone(), pod: self.pod_name.clone(), pod_uid: self.pod_uid.clone() }
+    }
+}
+
+/// How to verify a ledger. The URL holds a password, so it is no argument.
+#[derive(Debug, Args)]
+pub struct VerifyLedger {
+    /// Which log events to write, such as `info,sqlx=warn`.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log: String,
+}
+
+fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn serve(arguments: &[&str]) -> Result<Serve, clap::Error> {
+        let fixed = ["finaiflow-api", "serve", "--namespace", "system", "--pod-name", "api-0"];
+        match Cli::try_parse_from(fixed.iter().chain(arguments))?.into_command() {
+            Command::Serve(serve) => Ok(serve),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        Only::<Serve>::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_chart() {
+        let serve = serve(&[]).unwrap();
+        assert_eq!(serve.listen.port(), 8000);
+        assert_eq!(serve.base_domain(), None);
+        assert_eq!((serve.shutdown_delay, serve.drain), (Duration::from_secs(5), Duration::from_secs(25)));
+        assert_eq!(serve.replica().pod, "api-0");
+    }
+
+    #[test]
+    fn values_are_checked() {
+        assert_eq!(serve(&["--base-domain", "bank.local"]).unwrap().base_domain(), Some("bank.local"));
+        for bad in [["--listen", "8000"], ["--connection-budget", "0"], ["--drain", "-1"]] {
+            assert!(serve(&bad).is_err(), "{bad:?}");
+        }
+    }
+}

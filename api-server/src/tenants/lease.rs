@@ -1,0 +1,176 @@
+//! What this replica tells the operator: a Lease with how far it is and what it could not do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use finaiflow_crds::names::{ANNOTATION_APPLIED, ANNOTATION_FAILURES, API_SERVER, LABEL_COMPONENT, MANAGER_API};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Client};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::clock::Clock;
+
+/// A Lease not renewed for this long speaks of a dead replica.
+const DURATION_SECONDS: i32 = 30;
+const RENEW: Duration = Duration::from_secs(10);
+/// Changes come in bursts; one write tells them all.
+const GATHER: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_secs(1);
+const REQUEST: Duration = Duration::from_secs(5);
+/// Most failures told, and the longest reason in bytes: an annotation is no log.
+const MOST_FAILURES: usize = 64;
+const LONGEST_REASON: usize = 256;
+
+/// This replica, as its Lease names it.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    /// Namespace of the Lease, the pod's own.
+    pub namespace: String,
+    /// Name of the pod; the Lease is called `finaiflow-api-<pod>`.
+    pub pod: String,
+    /// Uid of the pod: with it, the Lease disappears with the pod however the pod ends.
+    pub pod_uid: Option<String>,
+}
+
+impl Replica {
+    fn lease_name(&self) -> String {
+        format!("{API_SERVER}-{}", self.pod)
+    }
+}
+
+/// What the registry has done so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// Every Tenant change up to this resourceVersion has been applied or is among the failures.
+    pub(super) applied: u64,
+    /// Why tenants cannot be served as their objects say, by `<namespace>/<name>`.
+    pub(super) failures: BTreeMap<String, String>,
+}
+
+/// Publishes each report, and the newest one again in time, until the sender is gone; then deletes the Lease.
+///
+/// There is no Lease before the first report: a replica counts once it has caught up.
+pub(super) async fn publish(
+    client: Client,
+    replica: Replica,
+    clock: Clock,
+    mut reports: watch::Receiver<Option<Report>>,
+) {
+    let leases: Api<Lease> = Api::namespaced(client, &replica.namespace);
+    let name = replica.lease_name();
+    let mut next = None;
+    loop {
+        tokio::select! {
+            changed = reports.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                sleep(GATHER).await;
+            }
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+        }
+        let Some(report) = reports.borrow_and_update().clone() else { continue };
+        let lease = lease(&replica, &report, clock());
+        let (params, lease) = (PatchParams::apply(MANAGER_API).force(), Patch::Apply(&lease));
+        let wait = match timeout(REQUEST, leases.patch(&name, &params, &lease)).await {
+            Ok(Ok(_)) => RENEW,
+            Ok(Err(error)) => retry(&name, &error.to_string()),
+            Err(_) => retry(&name, "no answer in time"),
+        };
+        next = Some(Instant::now() + wait);
+    }
+    let deleted = timeout(REQUEST, leases.delete(&name, &DeleteParams::default())).await;
+    if !matches!(deleted, Ok(Ok(_))) {
+        tracing::warn!(lease = name, "the lease could not be deleted and will expire");
+    }
+}
+
+fn retry(lease: &str, error: &str) -> Duration {
+    tracing::warn!(lease, error, "the lease could not be written");
+    RETRY
+}
+
+fn lease(replica: &Replica, report: &Report, now: OffsetDateTime) -> Lease {
+    let annotations = BTreeMap::from([
+        (ANNOTATION_APPLIED.to_owned(), report.applied.to_string()),
+        (ANNOTATION_FAILURES.to_owned(), failures(&report.failures)),
+    ]);
+    let owner = |uid: &String| OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        name: replica.pod.clone(),
+        uid: uid.clone(),
+        ..OwnerReference::default()
+    };
+    Lease {
+        metadata: ObjectMeta {
+            name: Some(replica.lease_name()),
+            labels: Some(BTreeMap::from([(LABEL_COMPONENT.to_owned(), API_SERVER.to_owned())])),
+            annotations: Some(annotations),
+            owner_references: replica.pod_uid.as_ref().map(|uid| vec![owner(uid)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(replica.pod.clone()),
+            lease_duration_seconds: Some(DURATION_SECONDS),
+            renew_time: micro_time(now),
+            ..LeaseSpec::default()
+        }),
+    }
+}
+
+fn micro_time(now: OffsetDateTime) -> Option<MicroTime> {
+    let micros = i64::try_from(now.unix_timestamp_nanos() / 1_000).ok()?;
+    Timestamp::from_microsecond(micros).ok().map(MicroTime)
+}
+
+/// The failures as a JSON object, cut to what an annotation should hold.
+fn failures(failures: &BTreeMap<String, String>) -> String {
+    let cut = |reason: &str| reason[..reason.floor_char_boundary(LONGEST_REASON)].to_owned();
+    let told = failures.iter().take(MOST_FAILURES).map(|(tenant, reason)| (tenant.clone(), cut(reason).into()));
+    serde_json::Value::Object(told.collect()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_says_who_until_when_and_how_far() {
+        let replica = Replica { namespace: "system".into(), pod: "api-0".into(), pod_uid: Some("u1".into()) };
+        let report = Report { applied: 42, failures: BTreeMap::from([("banks/acme".into(), "why".into())]) };
+        let lease = serde_json::to_value(lease(&replica, &report, datetime!(2026-01-01 00:00:00.5 UTC))).unwrap();
+        assert_eq!(
+            lease,
+            serde_json::json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {
+                    "name": "finaiflow-api-api-0",
+                    "labels": {"app.kubernetes.io/component": "finaiflow-api"},
+                    "annotations": {
+                        "finaiflow.io/applied-resource-version": "42",
+                        "finaiflow.io/failures": r#"{"banks/acme":"why"}"#,
+                    },
+                    "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "api-0", "uid": "u1"}],
+                },
+                "spec": {"holderIdentity": "api-0", "leaseDurationSeconds": 30,
+                         "renewTime": "2026-01-01T00:00:00.500000Z"},
+            })
+        );
+    }
+
+    #[test]
+    fn failures_are_cut() {
+        let many = (0..100).map(|number| (format!("banks/t{number:03}"), "ä".repeat(1000))).collect();
+        let told: BTreeMap<String, String> = serde_json::from_str(&failures(&many)).unwrap();
+        assert_eq!(told.len(), MOST_FAILURES);
+        assert!(told.values().all(|reason| reason.len() == LONGEST_REASON));
+    }
+}
