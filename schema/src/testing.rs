@@ -182,7 +182,9 @@ pub fn random_password() -> Password {
     Password::from_random(random())
 }
 
-fn random_claim() -> ClaimId {
+/// A random identity.
+#[must_use]
+pub fn random_claim() -> ClaimId {
     ClaimId::from_random(u64::from_be_bytes(random()))
 }
 

@@ -4,7 +4,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::{Limits, Role, existing_roles, existing_schema, find, foreign_role};
 use crate::catalog::{Action, Change, become_owner, has_membership_options, quote_any, reset_role, run};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::names::{Identifier, TenantNames, quote};
 
 /// A transaction left open by a client holds the ledger's head; it is ended after this time.
@@ -112,17 +112,29 @@ async fn ensure_role(
 
 /// Login slots are in the app group and in nothing else, groups are in nothing; the admin is in the owner.
 async fn ensure_memberships(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec<Change>> {
-    let sql = "SELECT g.rolname::text, m.rolname::text FROM pg_auth_members am
-               JOIN pg_roles g ON g.oid = am.roleid JOIN pg_roles m ON m.oid = am.member WHERE m.rolname = ANY($1)";
+    let sql = "SELECT g.rolname::text, m.rolname::text,
+                      CASE WHEN $2 AND NOT pg_has_role(am.grantor, 'USAGE') THEN pg_get_userbyid(am.grantor)::text END
+               FROM pg_auth_members am JOIN pg_roles g ON g.oid = am.roleid JOIN pg_roles m ON m.oid = am.member
+               WHERE m.rolname = ANY($1)";
     let members: Vec<_> = names.roles().iter().map(|role| role.as_str().to_owned()).collect();
-    let found: Vec<(String, String)> = sqlx::query_as(sql).bind(members).fetch_all(&mut *conn).await?;
-    let wanted = [&names.app_a, &names.app_b].map(|slot| (names.app.as_str().to_owned(), slot.as_str().to_owned()));
+    // Since PostgreSQL 16 a membership can be revoked only in the name of who granted it.
+    let by_grantor = has_membership_options(conn).await?;
+    let found: Vec<(String, String, Option<String>)> =
+        sqlx::query_as(sql).bind(members).bind(by_grantor).fetch_all(&mut *conn).await?;
+    let wanted = [&names.app_a, &names.app_b].map(|slot| (names.app.as_str(), slot.as_str()));
     let mut changes = Vec::new();
-    for (group, member) in found.iter().filter(|pair| !wanted.contains(pair)) {
+    for (group, member, grantor) in &found {
+        if wanted.contains(&(group, member)) {
+            continue;
+        }
+        if let Some(grantor) = grantor {
+            return Err(Error::Denied(format!("{member} is in {group} by grant of {grantor}, who must revoke it")));
+        }
         run(conn, format!("REVOKE {} FROM {}", quote_any(group), quote_any(member))).await?;
         changes.push(Change::new(Action::Revoked, format!("membership of {member} in {group}")));
     }
-    for (group, member) in wanted.iter().filter(|pair| !found.contains(pair)) {
+    let is_missing = |wanted: &&(&str, &str)| !found.iter().any(|(group, member, _)| (&**group, &**member) == **wanted);
+    for (group, member) in wanted.iter().filter(is_missing) {
         run(conn, format!("GRANT {} TO {}", quote_any(group), quote_any(member))).await?;
         changes.push(Change::new(Action::Granted, format!("membership of {member} in {group}")));
     }

@@ -1,8 +1,9 @@
 //! Roles and schema: nothing twice, nothing foreign, everything again after a crash.
 
 use finaiflow_schema::names::{ClaimId, Login, TenantNames};
-use finaiflow_schema::provision::{Limits, ensure_grants, ensure_roles_and_schema, set_login_password};
-use finaiflow_schema::testing::{LIMITS, TenantDb, random_password};
+use finaiflow_schema::provision::{Limits, drop_tenant, ensure_grants, ensure_roles_and_schema, set_login_password};
+use finaiflow_schema::system::NewClaim;
+use finaiflow_schema::testing::{INSTALLATION, LIMITS, TenantDb, random_claim, random_password};
 use finaiflow_schema::{Error, conformance, migrate, system};
 use sqlx::{Connection, PgConnection};
 
@@ -71,7 +72,7 @@ async fn the_first_run_tells_what_it_made() {
 async fn attributes_that_drifted_are_brought_back() {
     let db = TenantDb::create().await;
     let neighbour = db.create_second_tenant().await;
-    let mut superuser = db.superuser().await;
+    let mut conn = db.admin().await;
     let (mine, theirs) = (&db.names, &neighbour.names);
     for sql in [
         format!("ALTER ROLE {} LOGIN", mine.owner),
@@ -81,9 +82,8 @@ async fn attributes_that_drifted_are_brought_back() {
         format!("GRANT {} TO {}", theirs.app, mine.app_a),
         format!("REVOKE {} FROM {}", mine.app, mine.app_b),
     ] {
-        execute(&mut superuser, &mine.schema, &sql).await.unwrap();
+        execute(&mut conn, &mine.schema, &sql).await.unwrap();
     }
-    let mut conn = db.admin().await;
     let changes = ensure_roles_and_schema(&mut conn, mine, &LIMITS).await.unwrap();
     let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -98,6 +98,14 @@ async fn attributes_that_drifted_are_brought_back() {
         ]
     );
     assert_eq!(ensure_roles_and_schema(&mut conn, mine, &LIMITS).await.unwrap(), []);
+
+    // What a superuser granted, the admin can take back until PostgreSQL 15; later it can only say so.
+    let foreign = format!("GRANT {} TO {}", theirs.app, mine.app_a);
+    execute(&mut db.superuser().await, &mine.schema, &foreign).await.unwrap();
+    match ensure_roles_and_schema(&mut conn, mine, &LIMITS).await {
+        Ok(changes) => assert_eq!(changes.len(), 1),
+        Err(error) => assert!(error.to_string().ends_with("by grant of postgres, who must revoke it"), "{error}"),
+    }
     db.drop().await;
 }
 
@@ -148,6 +156,57 @@ async fn whatever_is_missing_is_made_again() {
         migrate::migrate(&mut conn, names).await.unwrap();
         ensure_grants(&mut conn, names).await.unwrap();
         assert_eq!(conformance::check(&mut conn, names).await.unwrap(), Vec::<String>::new(), "{loss}");
+    }
+    db.drop().await;
+}
+
+/// A tenant's whole making, as the operator does it: one fenced transaction.
+async fn provision(mut conn: PgConnection, epoch: i64, id: u64) -> Result<TenantNames, Error> {
+    let name = format!("bank-{id}");
+    let claim_id = random_claim();
+    let names = TenantNames::derive(&claim_id, &name, None)?;
+    let claim = NewClaim {
+        claim_id,
+        installation_id: INSTALLATION,
+        namespace: "banks",
+        name: &name,
+        schema_name: &names.schema,
+        uid: "uid",
+    };
+    system::insert_claim(&mut conn, &claim).await?;
+    let mut tx = conn.begin().await?;
+    system::lock_claim(&mut tx, epoch, &claim_id).await?;
+    ensure_roles_and_schema(&mut tx, &names, &LIMITS).await?;
+    migrate::migrate(&mut tx, &names).await?;
+    ensure_grants(&mut tx, &names).await?;
+    tx.commit().await?;
+    Ok(names)
+}
+
+async fn remove(mut conn: PgConnection, epoch: i64, names: TenantNames) -> Result<(), Error> {
+    let mut tx = conn.begin().await?;
+    system::lock_claim(&mut tx, epoch, &names.claim_id).await?;
+    drop_tenant(&mut tx, &names).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_tenants_are_made_and_dropped_at_once() {
+    let db = TenantDb::create().await;
+    let epoch = system::next_epoch(&mut db.admin().await).await.unwrap();
+    let mut making = Vec::new();
+    for id in 0..8 {
+        making.push(tokio::spawn(provision(db.admin().await, epoch, id)));
+    }
+    let mut removing = Vec::new();
+    for made in making {
+        let names = made.await.unwrap().unwrap();
+        assert_eq!(conformance::check(&mut db.admin().await, &names).await.unwrap(), Vec::<String>::new());
+        removing.push(tokio::spawn(remove(db.admin().await, epoch, names)));
+    }
+    for removed in removing {
+        removed.await.unwrap().unwrap();
     }
     db.drop().await;
 }
