@@ -137,10 +137,15 @@ impl AppState {
     }
 }
 
-/// The complete service. The outermost layer is [`observe::observe`]: it sees every answer, those of other layers too.
+/// The complete service.
 pub fn router(state: AppState) -> Router {
     let (api, _) = routes::api().split_for_parts();
-    api.merge(routes::docs::pages())
+    layered(api.merge(routes::docs::pages()), state)
+}
+
+/// The outermost layer is [`observe::observe`]: it sees every answer, those of other layers too.
+fn layered(routes: Router<AppState>, state: AppState) -> Router {
+    routes
         .fallback(|| async { Problem::from(Code::NotFound) })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(|_panic| -> Response {
@@ -172,4 +177,59 @@ fn cors() -> CorsLayer {
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, IDEMPOTENCY_KEY, TENANT_ID, REQUEST_ID, TRACEPARENT])
         .expose_headers([REQUEST_ID, RETRY_AFTER])
         .max_age(PREFLIGHT_AGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn state() -> AppState {
+        let directory = Arc::new(Directory::new(None));
+        AppState::new(directory, "https://issuer.test/", clock::system(), Telemetry::new()).unwrap()
+    }
+
+    async fn ask(path: &str) -> (StatusCode, axum::http::HeaderMap, Value) {
+        let broken = Router::new()
+            .route("/panic", get(|| async { assert!(std::hint::black_box(false), "the vault code is 1234") }))
+            .route("/slow", get(|| async { tokio::time::sleep(REQUEST_TIMEOUT * 2).await }));
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let (parts, body) = layered(broken, state()).oneshot(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (parts.status, parts.headers, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_that_says_nothing_but_a_trace_id() {
+        let (status, headers, body) = ask("/panic").await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(headers[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(body["type"], "https://finaiflow.io/problems/internal");
+        assert_eq!(body.as_object().unwrap().len(), 4, "{body}");
+        assert_eq!(body["trace_id"].as_str().unwrap().len(), 32);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_takes_too_long_is_told_to_try_again() {
+        let (status, headers, body) = ask("/slow").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(headers[RETRY_AFTER], "1");
+        assert_eq!(body["type"], "https://finaiflow.io/problems/overloaded");
+    }
+
+    #[test]
+    fn readiness_follows_the_directory_and_the_drain() {
+        let state = state();
+        assert!(state.not_ready().is_some());
+        state.directory().mark_synced();
+        assert_eq!(state.not_ready(), None);
+        state.begin_drain();
+        assert!(state.not_ready().is_some());
+    }
 }

@@ -1,0 +1,20 @@
+//! The API against a real PostgreSQL: two tenants in one database, each reached as its own login.
+//!
+//! The harness checks every answer of every test: errors are problems, and what is answered is documented.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure is the test's failure")]
+
+mod documents;
+mod harness;
+mod http;
+mod idempotency;
+mod isolation;
+mod logs;
+mod money;
+mod registration;
+mod sessions;
+mod story;
+mod tenants;
+mod tenants_bank;
+mod tenants_process;
+mod tenants_verify;
