@@ -36,7 +36,7 @@ charts() {
   HELM="$lc helm" config/render.sh --check
 }
 dependencies() { # advisories need the network: make audit
-  if command -v cargo-deny >/dev/null; then cargo deny --workspace check bans licenses sources
+  if command -v cargo-deny >/dev/null; then cargo deny --log-level error --workspace check bans licenses sources
   else step "cargo deny: left out; install it with: cargo install --locked cargo-deny"; fi
 }
 
