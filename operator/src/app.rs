@@ -1,0 +1,170 @@
+//! The program: wires clock, randomness, cluster and servers together, and runs until told to stop.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use finaiflow_telemetry::health::{Gate, Health};
+use finaiflow_telemetry::metrics::Metrics;
+use finaiflow_telemetry::{logs, server};
+use futures::{StreamExt, stream, try_join};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::runtime::reflector;
+use kube::{Api, Client, ResourceExt};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::catalog::live::Live;
+use crate::clock;
+use crate::config::{self, Config};
+use crate::context::Context;
+use crate::observe::Observer;
+use crate::random::Random;
+use crate::tenant::controller::{self, Operator};
+
+/// Visits under way get this long after a signal; the pod's grace period must be longer.
+const DRAIN: Duration = Duration::from_secs(25);
+const COUNT_EVERY: Duration = Duration::from_secs(15);
+
+/// Turns Tenants into schemas, roles, keys, Secrets, access and jobs.
+#[derive(Debug, Parser)]
+pub struct Arguments {
+    /// The platform team's choices.
+    #[arg(long, env = "FINAIFLOW_CONFIG", default_value = "/etc/finaiflow/config.yaml")]
+    config: PathBuf,
+    /// The namespace the operator runs in, where admin Secrets are.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "finaiflow-system")]
+    namespace: String,
+    /// The pod's name, shown in events.
+    #[arg(long, env = "HOSTNAME")]
+    pod_name: Option<String>,
+    /// Address of `/metrics`.
+    #[arg(long, env = "FINAIFLOW_METRICS_ADDRESS", default_value = "0.0.0.0:9090")]
+    metrics_address: SocketAddr,
+    /// Address of `/livez` and `/readyz`.
+    #[arg(long, env = "FINAIFLOW_HEALTH_ADDRESS", default_value = "0.0.0.0:8081")]
+    health_address: SocketAddr,
+    /// What is logged, as in `info,kube=warn`.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    log: String,
+}
+
+/// Why the program ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The logs cannot be set up.
+    #[error(transparent)]
+    Logs(#[from] logs::Error),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The Kubernetes API cannot be used.
+    #[error("kubernetes: {0}")]
+    Kubernetes(#[from] kube::Error),
+    /// A metric is registered twice.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A port or a signal handler is not to be had.
+    #[error("start: {0}")]
+    Start(#[from] std::io::Error),
+    /// Another operator process has taken over.
+    #[error("a newer operator is at work")]
+    Fenced,
+    /// Visits did not end in time after a signal.
+    #[error("visits were still under way {} s after the signal", DRAIN.as_secs())]
+    Drain,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(arguments: Arguments) -> Result<(), Error> {
+    logs::init(&arguments.log)?;
+    let config = Config::load(&arguments.config)?;
+    let client = Client::try_default().await?;
+    let installation = installation(&client).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), installation, "starting");
+
+    let (health, metrics, stop) = (Health::new(), Metrics::new(), CancellationToken::new());
+    let (tenants, tenants_writer) = reflector::store();
+    let (leases, leases_writer) = reflector::store();
+    let triggers = [
+        controller::leases(&client, &config, leases_writer, clock::now, tenants.clone()),
+        controller::children(&client, &config),
+    ];
+    let events = controller::tenants(&client, tenants_writer);
+    let observer = Observer::new(client.clone(), arguments.pod_name.clone(), metrics.registry())?;
+    let ctx = Context {
+        catalog: Live::new(&config, &client, &arguments.namespace),
+        client,
+        config,
+        installation,
+        tenants,
+        leases,
+        now: clock::now,
+        random: Random::system(),
+    };
+    let operator = Arc::new(Operator { ctx, observer, backoff: Backoff::default(), fenced: CancellationToken::new() });
+
+    let synced = health.gate("watches");
+    let visits = controller::run(Arc::clone(&operator), events, stream::select_all(triggers).boxed(), stop.clone());
+    let http = CancellationToken::new();
+    let serving = async {
+        try_join!(
+            server::serve(arguments.metrics_address, metrics.router(), http.clone()),
+            server::serve(arguments.health_address, health.router(), http.clone()),
+        )
+    };
+    let background = keep_count(&operator, &synced);
+    let result = tokio::select! {
+        ended = until_told(&operator, visits, &stop, &synced) => ended,
+        served = serving => served.map(|_| ()).map_err(Error::from),
+        never = background => match never {},
+    };
+    http.cancel();
+    operator.ctx.catalog.close().await;
+    tracing::info!("ended");
+    result
+}
+
+/// Lets the visits run until a signal, or until another operator has taken over, then until those under way end.
+async fn until_told(
+    operator: &Operator<Live>,
+    visits: impl Future<Output = ()>,
+    stop: &CancellationToken,
+    synced: &Gate,
+) -> Result<(), Error> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::pin!(visits);
+    tokio::select! {
+        () = &mut visits => return Ok(()),
+        _ = terminate.recv() => tracing::info!("told to stop"),
+        _ = interrupt.recv() => tracing::info!("told to stop"),
+        () = operator.fenced.cancelled() => {}
+    }
+    synced.close();
+    stop.cancel();
+    tokio::time::timeout(DRAIN, visits).await.map_err(|_| Error::Drain)?;
+    if operator.fenced.is_cancelled() { Err(Error::Fenced) } else { Ok(()) }
+}
+
+/// Opens the gate once everything watched is known, then counts Tenants for the metrics, for ever.
+async fn keep_count(operator: &Operator<Live>, synced: &Gate) -> Infallible {
+    let ctx = &operator.ctx;
+    // The writers live as long as the program, so that neither wait can fail.
+    let _ = (ctx.tenants.wait_until_ready().await, ctx.leases.wait_until_ready().await);
+    synced.open();
+    let mut ticks = tokio::time::interval(COUNT_EVERY);
+    loop {
+        ticks.tick().await;
+        operator.observer.count(ctx.tenants.state().iter().map(Arc::as_ref));
+    }
+}
+
+/// Which cluster this is: the UID of a namespace that every cluster has and nobody can recreate.
+async fn installation(client: &Client) -> Result<String, kube::Error> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    Ok(namespaces.get("kube-system").await?.uid().unwrap_or_default())
+}

@@ -1,0 +1,215 @@
+//! A catalog in memory that records its calls and fails where a test says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::digest;
+use finaiflow_schema::{Action, Conflict};
+
+use super::{
+    Catalog, Change, Claim, ClaimState, Credential, Error, Limits, LoginRecord, Migrated, NewClaim, Observed, Result,
+    TenantNames,
+};
+
+pub const HEAD: i32 = 3;
+
+/// When a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Before it had an effect.
+    Before,
+    /// After its effect was committed: the answer was lost.
+    After,
+}
+
+/// One server's contents. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Fake {
+    pub state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+pub struct State {
+    pub claims: Vec<Claim>,
+    /// Who a schema belongs to: a claim's comment or a role.
+    pub schemas: BTreeMap<String, String>,
+    pub versions: BTreeMap<String, i32>,
+    pub roles: BTreeSet<String>,
+    pub limits: BTreeMap<String, Limits>,
+    pub logins: Vec<LoginRecord>,
+    pub verification: Option<super::Verification>,
+    /// Names of the calls so far.
+    pub calls: Vec<&'static str>,
+    /// How many changes were made so far.
+    pub writes: usize,
+    /// Which call from now on fails, and when.
+    pub fault: Option<(usize, Fault)>,
+}
+
+impl State {
+    fn change(&mut self, action: Action, object: String) -> Change {
+        self.writes += 1;
+        Change { action, object }
+    }
+
+    fn claim(&mut self, names: &TenantNames) -> Option<&mut Claim> {
+        self.claims.iter_mut().find(|claim| claim.claim_id == names.claim_id)
+    }
+}
+
+impl Fake {
+    fn call<T>(&self, name: &'static str, effect: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let mut state = self.state.lock().unwrap();
+        state.calls.push(name);
+        let lost = || Error::Schema(finaiflow_schema::Error::Unavailable("connection reset".to_owned()));
+        let fault = match state.fault.as_mut() {
+            Some((0, fault)) => Some(*fault),
+            Some((left, _)) => {
+                *left -= 1;
+                None
+            }
+            None => None,
+        };
+        if fault.is_some() {
+            state.fault = None;
+        }
+        if fault == Some(Fault::Before) {
+            return Err(lost());
+        }
+        let result = effect(&mut state);
+        if fault == Some(Fault::After) { Err(lost()) } else { result }
+    }
+}
+
+pub fn sha256(password: &str) -> Vec<u8> {
+    digest::digest(&digest::SHA256, password.as_bytes()).as_ref().to_vec()
+}
+
+impl Catalog for Fake {
+    async fn claims(&self, _: &str, installation: &str, name: &str) -> Result<Vec<Claim>> {
+        self.call("claims", |state| {
+            let same = |claim: &&Claim| claim.installation_id == installation && claim.name == name;
+            Ok(state.claims.iter().filter(same).cloned().collect())
+        })
+    }
+
+    async fn count_active(&self, _: &str) -> Result<i64> {
+        self.call("count_active", |state| {
+            let active = state.claims.iter().filter(|claim| claim.state == ClaimState::Active).count();
+            Ok(i64::try_from(active).unwrap())
+        })
+    }
+
+    async fn observe(&self, _: &str, names: &TenantNames) -> Result<Observed> {
+        self.call("observe", |state| {
+            let version = state.versions.get(names.schema.as_str()).copied();
+            let ours = |record: &&LoginRecord| names.roles().iter().any(|role| role.as_str() == record.role);
+            let logins = state.logins.iter().filter(ours).cloned().collect();
+            Ok(Observed { version, logins, verification: state.verification.clone() })
+        })
+    }
+
+    async fn claim(&self, _: &str, names: &TenantNames, new: &NewClaim) -> Result<()> {
+        self.call("claim", |state| {
+            let holder = state.claims.iter().find(|claim| {
+                claim.state != ClaimState::Dropped && claim.schema_name == names.schema.as_str()
+                    || claim.state == ClaimState::Active && claim.name == new.name
+            });
+            if let Some(Claim { namespace, name, .. }) = holder.cloned() {
+                let what = if name == new.name { "tenant name " } else { "schema " }.to_owned();
+                return Err(finaiflow_schema::Error::Conflict(Conflict { what, namespace, name }).into());
+            }
+            state.writes += 1;
+            state.claims.push(Claim {
+                claim_id: names.claim_id,
+                installation_id: new.installation.clone(),
+                namespace: new.namespace.clone(),
+                name: new.name.clone(),
+                schema_name: names.schema.to_string(),
+                last_uid: new.uid.clone(),
+                state: ClaimState::Active,
+            });
+            Ok(())
+        })
+    }
+
+    async fn provision(&self, _: &str, names: &TenantNames, limits: Limits) -> Result<Vec<Change>> {
+        self.call("provision", |state| {
+            let (schema, mark) = (names.schema.to_string(), names.comment());
+            let mut changes = Vec::new();
+            match state.schemas.get(&schema) {
+                Some(owner) if *owner != mark => {
+                    let (object, owner) = (format!("schema {schema}"), owner.clone());
+                    return Err(finaiflow_schema::Error::Foreign { object, owner }.into());
+                }
+                Some(_) => {}
+                None => {
+                    state.schemas.insert(schema.clone(), mark);
+                    changes.push(state.change(Action::Created, format!("schema {schema}")));
+                }
+            }
+            for role in names.roles() {
+                if state.roles.insert(role.to_string()) {
+                    changes.push(state.change(Action::Created, format!("role {role}")));
+                }
+            }
+            if state.limits.insert(schema, limits).is_some_and(|old| old != limits) {
+                changes.push(state.change(Action::Altered, format!("role {}", names.app_a)));
+            }
+            Ok(changes)
+        })
+    }
+
+    async fn migrate(&self, _: &str, names: &TenantNames) -> Result<Migrated> {
+        self.call("migrate", |state| {
+            let from = state.versions.insert(names.schema.to_string(), HEAD);
+            state.writes += usize::from(from != Some(HEAD));
+            Ok(Migrated { from, to: HEAD, grants: Vec::new() })
+        })
+    }
+
+    async fn set_logins(&self, _: &str, names: &TenantNames, credentials: &[Credential]) -> Result<Vec<Change>> {
+        self.call("set_logins", |state| {
+            let mut changes = Vec::new();
+            for credential in credentials {
+                let role = names.login(credential.login).to_string();
+                let digest = sha256(credential.password.expose());
+                let record = LoginRecord { role: role.clone(), generation: credential.generation, digest };
+                if state.logins.contains(&record) {
+                    continue;
+                }
+                state.logins.retain(|old| old.role != role);
+                state.logins.push(record);
+                changes.push(state.change(Action::Altered, format!("credentials of role {role}")));
+            }
+            Ok(changes)
+        })
+    }
+
+    async fn release(&self, _: &str, names: &TenantNames) -> Result<Vec<Change>> {
+        self.call("release", |state| {
+            state.logins.clear();
+            state.claim(names).unwrap().state = ClaimState::Released;
+            Ok(vec![state.change(Action::Disabled, format!("login {}", names.app_a))])
+        })
+    }
+
+    async fn drop_tenant(&self, _: &str, names: &TenantNames) -> Result<Vec<Change>> {
+        self.call("drop_tenant", |state| {
+            state.logins.clear();
+            let mut changes = Vec::new();
+            if state.schemas.get(names.schema.as_str()) == Some(&names.comment()) {
+                state.schemas.remove(names.schema.as_str());
+                state.versions.remove(names.schema.as_str());
+                changes.push(state.change(Action::Dropped, format!("schema {}", names.schema)));
+            }
+            for role in names.roles() {
+                if state.roles.remove(role.as_str()) {
+                    changes.push(state.change(Action::Dropped, format!("role {role}")));
+                }
+            }
+            state.claim(names).unwrap().state = ClaimState::Dropped;
+            Ok(changes)
+        })
+    }
+}

@@ -1,0 +1,147 @@
+//! What the operator needs of PostgreSQL, as a port: a live adapter over `finaiflow-schema`, and a fake for tests.
+
+#[cfg(test)]
+pub(crate) mod fake;
+pub mod live;
+
+use std::future::Future;
+
+pub use finaiflow_schema::names::{ClaimId, Login, TenantNames};
+pub use finaiflow_schema::provision::Limits;
+pub use finaiflow_schema::system::{Claim, ClaimState};
+pub use finaiflow_schema::{Change, Password};
+use k8s_openapi::jiff::Timestamp;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// PostgreSQL, or what was found there.
+    #[error(transparent)]
+    Schema(#[from] finaiflow_schema::Error),
+    /// The admin role's Secret cannot be used.
+    #[error("admin secret {name}: {why}")]
+    Admin {
+        /// The Secret in the operator's namespace.
+        name: String,
+        /// What is wrong with it; no contents.
+        why: String,
+    },
+}
+
+/// Shorthand for this module's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What is recorded and found of a tenant that has a claim.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observed {
+    /// The schema's version; None before its first migration.
+    pub version: Option<i32>,
+    /// Which credentials the logins were given last.
+    pub logins: Vec<LoginRecord>,
+    /// The newest ledger verification.
+    pub verification: Option<Verification>,
+}
+
+/// The credentials a login was given last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginRecord {
+    /// The role.
+    pub role: String,
+    /// Counts its passwords from 1.
+    pub generation: i32,
+    /// SHA-256 of the password.
+    pub digest: Vec<u8>,
+}
+
+/// One ledger verification's result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verification {
+    /// Incarnation of the ledger.
+    pub epoch: i32,
+    /// The newest journal it saw.
+    pub sequence: i64,
+    /// Whether every check passed.
+    pub balanced: bool,
+    /// Array of `{check, account_id?, sequence?, detail}`.
+    pub findings: serde_json::Value,
+    /// When it ended, in whole seconds.
+    pub finished_at: Timestamp,
+}
+
+/// A claim that does not exist yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewClaim {
+    /// The Kubernetes cluster.
+    pub installation: String,
+    /// Namespace of the Tenant.
+    pub namespace: String,
+    /// Name of the Tenant.
+    pub name: String,
+    /// UID of the Tenant.
+    pub uid: String,
+}
+
+/// What a migration did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Migrated {
+    /// The version before; None for an empty schema.
+    pub from: Option<i32>,
+    /// The version now.
+    pub to: i32,
+    /// Rights that were missing or too many.
+    pub grants: Vec<Change>,
+}
+
+/// A password that a login shall have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Credential {
+    /// The login.
+    pub login: Login,
+    /// Its password.
+    pub password: Password,
+    /// Counts its passwords from 1.
+    pub generation: i32,
+}
+
+/// The operator's view of the PostgreSQL servers, each named by its configuration.
+///
+/// Every call that writes is one transaction, refused if a newer operator has taken over the server. A call that finds
+/// everything as it should be changes nothing and returns no changes.
+pub trait Catalog: Send + Sync + 'static {
+    /// Every claim ever made in the installation for Tenants of that name, in any namespace.
+    fn claims(&self, server: &str, installation: &str, name: &str) -> impl Future<Output = Result<Vec<Claim>>> + Send;
+
+    /// How many tenants the server has.
+    fn count_active(&self, server: &str) -> impl Future<Output = Result<i64>> + Send;
+
+    /// What is there of a tenant.
+    fn observe(&self, server: &str, names: &TenantNames) -> impl Future<Output = Result<Observed>> + Send;
+
+    /// Records a claim.
+    fn claim(&self, server: &str, names: &TenantNames, new: &NewClaim) -> impl Future<Output = Result<()>> + Send;
+
+    /// Roles, and the schema.
+    fn provision(
+        &self,
+        server: &str,
+        names: &TenantNames,
+        limits: Limits,
+    ) -> impl Future<Output = Result<Vec<Change>>> + Send;
+
+    /// Migrations, then the rights on what they made.
+    fn migrate(&self, server: &str, names: &TenantNames) -> impl Future<Output = Result<Migrated>> + Send;
+
+    /// Passwords of logins.
+    fn set_logins(
+        &self,
+        server: &str,
+        names: &TenantNames,
+        credentials: &[Credential],
+    ) -> impl Future<Output = Result<Vec<Change>>> + Send;
+
+    /// Closes the logins and gives the claim up; schema and data stay.
+    fn release(&self, server: &str, names: &TenantNames) -> impl Future<Output = Result<Vec<Change>>> + Send;
+
+    /// Drops what carries the claim, and marks the claim as dropped.
+    fn drop_tenant(&self, server: &str, names: &TenantNames) -> impl Future<Output = Result<Vec<Change>>> + Send;
+}

@@ -1,0 +1,148 @@
+//! Turns what a visit told into metrics, events and log lines, so that the steps hold none of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use finaiflow_crds::Tenant;
+use finaiflow_crds::condition::{self, ConditionType};
+use finaiflow_crds::names::MANAGER_OPERATOR;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource, ResourceExt};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
+};
+
+use crate::error::Error;
+use crate::story::{Fact, Story};
+use crate::tenant::Visit;
+
+const KIND: &str = "Tenant";
+/// Events refuse longer notes.
+const NOTE_MAX: usize = 1024;
+
+/// Publishes what visits tell.
+pub struct Observer {
+    recorder: Recorder,
+    total: IntCounterVec,
+    seconds: HistogramVec,
+    step_seconds: HistogramVec,
+    errors: IntCounterVec,
+    objects: IntGaugeVec,
+    drift: IntCounter,
+    last_success: IntGaugeVec,
+}
+
+impl Observer {
+    /// Registers the metrics. Events are reported by `pod`.
+    pub fn new(client: Client, pod: Option<String>, registry: &Registry) -> Result<Self, prometheus::Error> {
+        let name = |suffix: &str| format!("finaiflow_operator_{suffix}");
+        let buckets = exponential_buckets(0.01, 2.0, 13)?;
+        let counters = |suffix, help, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name(suffix), help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let gauges = |suffix, help, labels: &[&str]| {
+            let gauges = IntGaugeVec::new(Opts::new(name(suffix), help), labels)?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        let histograms = |suffix, help, labels: &[&str]| {
+            let options = HistogramOpts::new(name(suffix), help).buckets(buckets.clone());
+            let histograms = HistogramVec::new(options, labels)?;
+            registry.register(Box::new(histograms.clone()))?;
+            Ok::<_, prometheus::Error>(histograms)
+        };
+        let drift = IntCounter::new(name("drift_corrections_total"), "Visits that put right what others had changed")?;
+        registry.register(Box::new(drift.clone()))?;
+        Ok(Self {
+            recorder: Recorder::new(client, Reporter { controller: MANAGER_OPERATOR.to_owned(), instance: pod }),
+            total: counters("reconcile_total", "Visits by result", &["kind", "result"])?,
+            seconds: histograms("reconcile_seconds", "Duration of visits", &["kind"])?,
+            step_seconds: histograms("reconcile_step_seconds", "Duration of a visit's steps", &["kind", "step"])?,
+            errors: counters("reconcile_errors_total", "Failed visits by reason", &["kind", "reason"])?,
+            objects: gauges("objects", "Objects by their Ready condition", &["kind", "ready"])?,
+            last_success: gauges("last_success_timestamp_seconds", "When a visit last succeeded", &["kind"])?,
+            drift,
+        })
+    }
+
+    /// Publishes a visit.
+    pub async fn publish(
+        &self,
+        tenant: &Tenant,
+        story: &Story,
+        result: &Result<Visit, Error>,
+        took: Duration,
+        now: i64,
+    ) {
+        let told = story.take();
+        self.measure(result, took, now);
+        for (step, took) in told.steps {
+            self.step_seconds.with_label_values(&[KIND, step]).observe(took.as_secs_f64());
+        }
+        for fact in &told.facts {
+            if matches!(fact, Fact::DriftCorrected(_) | Fact::SchemaLost(_)) {
+                self.drift.inc();
+            }
+            self.event(tenant, fact).await;
+        }
+        let (namespace, name) = (tenant.namespace().unwrap_or_default(), tenant.name_any());
+        match result {
+            Ok(visit) => tracing::debug!(namespace, name, ?visit, ?took, "visited"),
+            Err(error) => tracing::warn!(namespace, name, reason = error.reason().as_str(), %error, "visit failed"),
+        }
+    }
+
+    fn measure(&self, result: &Result<Visit, Error>, took: Duration, now: i64) {
+        self.seconds.with_label_values(&[KIND]).observe(took.as_secs_f64());
+        let word = match result {
+            Ok(_) => {
+                self.last_success.with_label_values(&[KIND]).set(now);
+                "success"
+            }
+            Err(error) => {
+                self.errors.with_label_values(&[KIND, error.reason().as_str()]).inc();
+                "error"
+            }
+        };
+        self.total.with_label_values(&[KIND, word]).inc();
+    }
+
+    async fn event(&self, tenant: &Tenant, fact: &Fact) {
+        tracing::info!(namespace = tenant.namespace(), name = tenant.name_any(), event = fact.reason(), "{fact}");
+        let event = Event {
+            type_: if fact.is_warning() { EventType::Warning } else { EventType::Normal },
+            reason: fact.reason().to_owned(),
+            note: Some(cut(fact.to_string())),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &tenant.object_ref(&())).await {
+            tracing::warn!(%error, event = fact.reason(), "event not published");
+        }
+    }
+
+    /// Counts the Tenants by their Ready condition.
+    pub fn count<'a>(&self, tenants: impl Iterator<Item = &'a Tenant>) {
+        let mut counts = BTreeMap::from([("True", 0), ("False", 0), ("Unknown", 0)]);
+        for tenant in tenants {
+            let conditions = tenant.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            let ready = condition::find(conditions, ConditionType::Ready).map(|ready| ready.status.as_str());
+            let word = match ready {
+                Some("True") => "True",
+                Some("False") => "False",
+                _ => "Unknown",
+            };
+            *counts.entry(word).or_default() += 1;
+        }
+        for (ready, count) in counts {
+            self.objects.with_label_values(&[KIND, ready]).set(count);
+        }
+    }
+}
+
+fn cut(mut note: String) -> String {
+    note.truncate(note.floor_char_boundary(NOTE_MAX));
+    note
+}

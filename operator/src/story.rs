@@ -1,0 +1,177 @@
+//! What happened in one visit, told afterwards as events and metrics. Steps write it, and never publish anything.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::catalog::ClaimId;
+
+/// Something worth an event on the Tenant. Display is a sentence for people and holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// The claim was recorded.
+    Claimed {
+        /// The new identity.
+        claim: ClaimId,
+        /// The schema it holds.
+        schema: String,
+        /// On which server.
+        server: String,
+    },
+    /// Roles and schema were made.
+    Provisioned {
+        /// The schema.
+        schema: String,
+        /// Its owner role.
+        owner: String,
+    },
+    /// The schema was migrated.
+    Migrated {
+        /// From this version; None for an empty schema.
+        from: Option<i32>,
+        /// To this one.
+        to: i32,
+    },
+    /// Secrets were made.
+    CredentialsCreated(Vec<String>),
+    /// Something had been changed or removed by somebody else and is as declared again.
+    DriftCorrected(Vec<String>),
+    /// Something follows a changed spec or configuration.
+    Updated(Vec<String>),
+    /// The schema of a bank that was running had disappeared.
+    SchemaLost(String),
+    /// The signing keys were lost and are new.
+    SigningKeysReplaced(String),
+    /// The tenant is ready for the first time or again.
+    Ready(String),
+    /// The tenant is no longer, or not yet, ready, for a reason that is new.
+    NotReady {
+        /// The condition's reason.
+        reason: String,
+        /// The condition's message.
+        message: String,
+    },
+    /// The ledger was found in order, after it was not known or wrong.
+    LedgerVerified(String),
+    /// The ledger was found wrong.
+    LedgerImbalance(String),
+    /// The ledger could not be verified.
+    VerificationFailed(String),
+    /// The Tenant was deleted and its data kept.
+    Released {
+        /// The claim that was given up.
+        claim: ClaimId,
+        /// The schema that stays.
+        schema: String,
+    },
+    /// The Tenant was deleted with its data.
+    Dropped(Vec<String>),
+}
+
+impl Fact {
+    /// The event's reason.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Claimed { .. } => "Claimed",
+            Self::Provisioned { .. } => "Provisioned",
+            Self::Migrated { .. } => "Migrated",
+            Self::CredentialsCreated(_) => "CredentialsCreated",
+            Self::DriftCorrected(_) => "DriftCorrected",
+            Self::Updated(_) => "Updated",
+            Self::SchemaLost(_) => "SchemaLost",
+            Self::SigningKeysReplaced(_) => "SigningKeysReplaced",
+            Self::Ready(_) => "Ready",
+            Self::NotReady { reason, .. } if reason.ends_with("Conflict") => "Conflict",
+            Self::NotReady { reason, .. } => reason,
+            Self::LedgerVerified(_) => "LedgerVerified",
+            Self::LedgerImbalance(_) => "LedgerImbalance",
+            Self::VerificationFailed(_) => "VerificationFailed",
+            Self::Released { .. } => "Released",
+            Self::Dropped(_) => "Dropped",
+        }
+    }
+
+    /// Whether somebody should look.
+    #[must_use]
+    pub const fn is_warning(&self) -> bool {
+        matches!(
+            self,
+            Self::SchemaLost(_)
+                | Self::SigningKeysReplaced(_)
+                | Self::NotReady { .. }
+                | Self::LedgerImbalance(_)
+                | Self::VerificationFailed(_)
+        )
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Claimed { claim, schema, server } => {
+                write!(f, "Recorded claim {claim}, which holds schema {schema} on server {server}.")
+            }
+            Self::Provisioned { schema, owner } => write!(f, "Made schema {schema}, owned by role {owner}."),
+            Self::Migrated { from: Some(from), to } => write!(f, "Migrated the schema from version {from} to {to}."),
+            Self::Migrated { from: None, to } => write!(f, "Migrated the empty schema to version {to}."),
+            Self::CredentialsCreated(secrets) => write!(f, "Made {}.", list(secrets)),
+            Self::DriftCorrected(what) => write!(f, "Not as declared, put right: {}.", list(what)),
+            Self::Updated(what) => write!(f, "Followed a change: {}.", list(what)),
+            Self::SchemaLost(schema) => {
+                write!(f, "Schema {schema} had disappeared and is new and empty; restore its data from a backup.")
+            }
+            Self::SigningKeysReplaced(secret) => {
+                write!(f, "Secret {secret} was lost and is new; access tokens signed before are void.")
+            }
+            Self::NotReady { message, .. } => write!(f, "Not ready: {message}."),
+            Self::Ready(message)
+            | Self::LedgerVerified(message)
+            | Self::LedgerImbalance(message)
+            | Self::VerificationFailed(message) => write!(f, "{message}."),
+            Self::Released { claim, schema } => {
+                write!(f, "Closed the logins and released claim {claim}; schema {schema} and the keys are retained.")
+            }
+            Self::Dropped(what) => write!(f, "Dropped {}.", list(what)),
+        }
+    }
+}
+
+fn list(items: &[String]) -> String {
+    items.join(", ")
+}
+
+/// What happened in one visit.
+#[derive(Debug, Default)]
+pub struct Story {
+    told: Mutex<Told>,
+}
+
+/// A story's contents.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// In the order in which they happened.
+    pub facts: Vec<Fact>,
+    /// How long each step took.
+    pub steps: Vec<(&'static str, Duration)>,
+}
+
+impl Story {
+    /// Adds a fact.
+    pub fn tell(&self, fact: Fact) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).facts.push(fact);
+    }
+
+    /// Runs a step and notes how long it took.
+    pub async fn step<T>(&self, name: &'static str, step: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let result = step.await;
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).steps.push((name, started.elapsed()));
+        result
+    }
+
+    /// Everything told so far, which starts over.
+    pub fn take(&self) -> Told {
+        std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

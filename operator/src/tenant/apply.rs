@@ -1,0 +1,184 @@
+//! Step 4: makes it so. The only way from [`Prepared`] to [`Applied`].
+
+use finaiflow_crds::Tenant;
+use finaiflow_crds::names::SecretPurpose;
+use finaiflow_crds::tenant::SecretStatus;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Client, ResourceExt};
+
+use super::build::{Before, Prepared, PreparedSecret};
+use super::child::{self, Child, Written, describe};
+use super::dereference::FailedJob;
+use super::hosts::Hosts;
+use crate::catalog::{Catalog, Change, Migrated, TenantNames, Verification};
+use crate::context::Context;
+use crate::error::{OnServer, Result};
+use crate::story::{Fact, Story};
+
+/// What is so. A status says nothing else.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// The PostgreSQL server.
+    pub server: String,
+    /// The names there.
+    pub names: TenantNames,
+    /// The schema's version.
+    pub version: i32,
+    /// The Secrets.
+    pub secrets: Vec<SecretStatus>,
+    /// The hosts granted and denied.
+    pub hosts: Hosts,
+    /// The newest ledger verification.
+    pub verification: Option<Verification>,
+    /// The newest verification's failure to run.
+    pub failed_job: Option<FailedJob>,
+}
+
+/// Applies everything, in an order that a crash cannot hurt: the identity first; Secrets before the passwords in them
+/// reach PostgreSQL; access and jobs once there is something to access.
+pub async fn apply<C: Catalog>(
+    ctx: &Context<C>,
+    tenant: &Tenant,
+    prepared: Prepared,
+    story: &Story,
+) -> Result<Applied> {
+    let Prepared {
+        server,
+        names,
+        claim,
+        limits,
+        secrets,
+        credentials,
+        role,
+        role_binding,
+        network_policy,
+        cron_job,
+        hosts,
+        before,
+    } = prepared;
+    let (catalog, client, server) = (&ctx.catalog, &ctx.client, server.name);
+    let mut journal = Journal::new(tenant, story);
+
+    if let Some(claim) = &claim {
+        catalog.claim(&server, &names, claim).await.on(&server)?;
+        story.tell(Fact::Claimed { claim: names.claim_id, schema: names.schema.to_string(), server: server.clone() });
+    }
+    for secret in &secrets {
+        let written = apply_secret(client, secret, before.secrets.get(&secret.purpose)).await?;
+        journal.secret(secret, written);
+    }
+    journal.provisioned(&names, before.version, &catalog.provision(&server, &names, limits).await.on(&server)?);
+    let migrated = catalog.migrate(&server, &names).await.on(&server)?;
+    journal.migrated(&migrated);
+    journal.logins(&catalog.set_logins(&server, &names, &credentials).await.on(&server)?);
+    // The API server's access, then what guards the jobs, then the jobs.
+    journal.child(&role, child::ensure(client, &role, before.role.as_ref()).await?);
+    journal.child(&role_binding, child::ensure(client, &role_binding, before.role_binding.as_ref()).await?);
+    journal.child(&network_policy, child::ensure(client, &network_policy, before.network_policy.as_ref()).await?);
+    journal.child(&cron_job, child::ensure(client, &cron_job, before.cron_job.as_ref()).await?);
+
+    journal.close();
+    let Before { verification, failed_job, .. } = before;
+    let secrets = secrets.iter().map(|secret| secret_status(tenant, secret)).collect();
+    Ok(Applied { server, names, version: migrated.to, secrets, hosts, verification, failed_job })
+}
+
+async fn apply_secret(client: &Client, secret: &PreparedSecret, live: Option<&Secret>) -> Result<Written> {
+    match live {
+        Some(_) => child::ensure(client, &secret.object, live).await,
+        None => child::create(client, &secret.object).await.map(|()| Written::Created),
+    }
+}
+
+fn secret_status(tenant: &Tenant, secret: &PreparedSecret) -> SecretStatus {
+    SecretStatus {
+        name: secret.purpose.secret_name(&tenant.name_any()),
+        purpose: secret.purpose.to_string(),
+        generation: i64::from(secret.generation),
+    }
+}
+
+/// Tells first provisioning, followed changes and drift apart.
+struct Journal<'a> {
+    story: &'a Story,
+    /// The Tenant was provisioned before.
+    was_complete: bool,
+    /// The spec is the one that was applied last: a difference is somebody else's doing.
+    same_spec: bool,
+    new_secrets: Vec<String>,
+    differences: Vec<String>,
+}
+
+impl<'a> Journal<'a> {
+    fn new(tenant: &Tenant, story: &'a Story) -> Self {
+        let status = tenant.status.as_ref();
+        Self {
+            story,
+            was_complete: status.is_some_and(|status| status.schema.is_some()),
+            same_spec: status.and_then(|status| status.observed_generation) == tenant.metadata.generation,
+            new_secrets: Vec::new(),
+            differences: Vec::new(),
+        }
+    }
+
+    fn secret(&mut self, secret: &PreparedSecret, written: Written) {
+        let name = secret.object.name_any();
+        if !secret.renewed {
+            return self.child(&secret.object, written);
+        }
+        if self.was_complete && secret.purpose == SecretPurpose::SigningKeys {
+            self.story.tell(Fact::SigningKeysReplaced(name.clone()));
+        }
+        if self.was_complete {
+            self.differences.push(format!("secret {name} got new contents, generation {}", secret.generation));
+        }
+        self.new_secrets.push(name);
+    }
+
+    fn provisioned(&mut self, names: &TenantNames, version: Option<i32>, changes: &[Change]) {
+        let (schema, owner) = (names.schema.to_string(), names.owner.to_string());
+        match (self.was_complete, version) {
+            _ if changes.is_empty() => {}
+            (false, _) => self.story.tell(Fact::Provisioned { schema, owner }),
+            (true, None) => self.story.tell(Fact::SchemaLost(schema)),
+            (true, Some(_)) => self.postgres(changes),
+        }
+    }
+
+    fn migrated(&mut self, migrated: &Migrated) {
+        if migrated.from == Some(migrated.to) {
+            self.postgres(&migrated.grants);
+        } else {
+            self.story.tell(Fact::Migrated { from: migrated.from, to: migrated.to });
+        }
+    }
+
+    fn logins(&mut self, changes: &[Change]) {
+        if self.new_secrets.is_empty() {
+            self.postgres(changes);
+        }
+    }
+
+    fn child<K: Child>(&mut self, object: &K, written: Written) {
+        match written {
+            Written::Nothing => {}
+            Written::Created => self.differences.push(format!("{} was missing", describe(object))),
+            Written::Repaired => self.differences.push(format!("{} differed", describe(object))),
+        }
+    }
+
+    fn postgres(&mut self, changes: &[Change]) {
+        self.differences.extend(changes.iter().map(Change::to_string));
+    }
+
+    fn close(self) {
+        let (fact, what): (fn(Vec<String>) -> Fact, _) = match (self.was_complete, self.same_spec) {
+            (false, _) => (Fact::CredentialsCreated, self.new_secrets),
+            (true, true) => (Fact::DriftCorrected, self.differences),
+            (true, false) => (Fact::Updated, self.differences),
+        };
+        if !what.is_empty() {
+            self.story.tell(fact(what));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The Secrets beside a Tenant.
+
+use std::collections::BTreeMap;
+
+use finaiflow_crds::Tenant;
+use finaiflow_crds::names::{ANNOTATION_CLAIM, ANNOTATION_GENERATION, SecretPurpose};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::{KEK, KEYS_JSON, PASSWORD, PreparedSecret, metadata, signing_keys};
+use crate::catalog::{Credential, Login, Password, TenantNames};
+use crate::config::Server;
+use crate::error::Result;
+use crate::random::Random;
+use crate::tenant::secret_plan::{SecretPlan, login};
+
+type Data = BTreeMap<String, ByteString>;
+
+/// All Secrets, in the order in which they are made.
+pub fn build(
+    tenant: &Tenant,
+    names: &TenantNames,
+    server: &Server,
+    plans: &BTreeMap<SecretPurpose, SecretPlan>,
+    now: Timestamp,
+    random: Random,
+) -> Result<Vec<PreparedSecret>> {
+    let mut secrets = Vec::with_capacity(plans.len());
+    for purpose in SecretPurpose::ALL {
+        let Some(plan) = plans.get(&purpose) else { continue };
+        let (live, generation, renewed) = match plan {
+            SecretPlan::Keep { live, generation } => (Some(live.as_ref()), *generation, false),
+            SecretPlan::Renew { live, generation } => (live.as_deref(), *generation, true),
+        };
+        let kept = live.filter(|_| !renewed).and_then(|live| live.data.as_ref());
+        let data = match (login(purpose), purpose) {
+            (Some(login), _) => database(names, server, login, &password(kept, random)?),
+            (None, SecretPurpose::SigningKeys) => key(KEYS_JSON, kept, || signing_keys::create(now, random))?,
+            (None, _) => key(KEK, kept, || Ok(random.bytes::<32>()?.to_vec()))?,
+        };
+        let object = secret(tenant, names, purpose, generation, live, data);
+        secrets.push(PreparedSecret { purpose, generation, renewed, object });
+    }
+    Ok(secrets)
+}
+
+/// The passwords that logins shall have.
+pub fn credentials(secrets: &[PreparedSecret]) -> Vec<Credential> {
+    let credential = |secret: &PreparedSecret| {
+        let password = text(secret.object.data.as_ref()?, PASSWORD)?;
+        Some(Credential { login: login(secret.purpose)?, password: password.into(), generation: secret.generation })
+    };
+    secrets.iter().filter_map(credential).collect()
+}
+
+fn secret(
+    tenant: &Tenant,
+    names: &TenantNames,
+    purpose: SecretPurpose,
+    generation: i32,
+    live: Option<&Secret>,
+    data: Data,
+) -> Secret {
+    let mut metadata = metadata(tenant, purpose.secret_name(&tenant.name_any()));
+    if purpose.outlives_tenant() {
+        metadata.owner_references = None;
+    }
+    // What was decided from these contents must not be written over other contents.
+    metadata.resource_version = live.and_then(|live| live.metadata.resource_version.clone());
+    metadata.annotations = Some(
+        [
+            (ANNOTATION_CLAIM.to_owned(), names.claim_id.to_string()),
+            (ANNOTATION_GENERATION.to_owned(), generation.to_string()),
+        ]
+        .into(),
+    );
+    Secret { metadata, type_: Some(purpose.secret_type()), data: Some(data), ..Secret::default() }
+}
+
+fn password(kept: Option<&Data>, random: Random) -> Result<Password> {
+    match kept.and_then(|data| text(data, PASSWORD)) {
+        Some(password) => Ok(password.into()),
+        None => Ok(Password::from_random(random.bytes()?)),
+    }
+}
+
+fn key(name: &str, kept: Option<&Data>, create: impl FnOnce() -> Result<Vec<u8>>) -> Result<Data> {
+    let contents = match kept.and_then(|data| data.get(name)) {
+        Some(contents) => contents.clone(),
+        None => ByteString(create()?),
+    };
+    Ok([(name.to_owned(), contents)].into())
+}
+
+fn database(names: &TenantNames, server: &Server, login: Login, password: &Password) -> Data {
+    let endpoint = &server.tenant_endpoint;
+    let (host, port, dbname) = (&endpoint.host, endpoint.port.to_string(), &endpoint.database);
+    let (username, sslmode) = (names.login(login).as_str(), endpoint.ssl_mode.as_str());
+    // Passwords are of URL-safe characters, role names of a-z, 0-9 and _.
+    let url = format!("postgres://{username}:{}@{host}:{port}/{dbname}?sslmode={sslmode}", password.expose());
+    [
+        ("DATABASE_URL", url.as_str()),
+        ("host", host),
+        ("port", &port),
+        ("dbname", dbname),
+        ("username", username),
+        (PASSWORD, password.expose()),
+        ("schema", names.schema.as_str()),
+        ("sslmode", sslmode),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())))
+    .collect()
+}
+
+fn text(data: &Data, key: &str) -> Option<String> {
+    String::from_utf8(data.get(key)?.0.clone()).ok()
+}

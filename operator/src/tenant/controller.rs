@@ -1,0 +1,218 @@
+//! What is watched, and when a Tenant is visited.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use finaiflow_crds::Tenant;
+use finaiflow_crds::condition::{self, ConditionType};
+use finaiflow_crds::names::{API_SERVER, LABEL_COMPONENT, LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY};
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::jiff::Timestamp;
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
+use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
+use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, predicates, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+use super::{Visit, report, serving, update_status, visit};
+use crate::backoff::{self, Backoff};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::context::Context;
+use crate::error::{Error, Reason};
+use crate::observe::Observer;
+use crate::story::Story;
+
+const CONCURRENCY: u16 = 16;
+const VISIT_LIMIT: Duration = Duration::from_mins(1);
+const PAGE: u32 = 500;
+
+/// What decides about visits.
+pub struct Operator<C> {
+    /// What every visit needs.
+    pub ctx: Context<C>,
+    /// Publishes what visits tell.
+    pub observer: Observer,
+    /// Failures in a row.
+    pub backoff: Backoff,
+    /// Set when a newer operator has taken over.
+    pub fenced: CancellationToken,
+}
+
+/// The streams of one kind that is watched in a namespace.
+type Triggers = BoxStream<'static, ObjectRef<Tenant>>;
+
+/// A Tenant without what nobody reads: ten times less memory.
+pub fn prune(tenant: &mut Tenant) {
+    tenant.metadata.managed_fields = None;
+    if let Some(annotations) = &mut tenant.metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
+
+/// The Tenants, each time something in them asks for a visit. Writing a status does not; deletion does.
+pub fn tenants(client: &Client, writer: Writer<Tenant>) -> impl Stream<Item = watcher::Result<Tenant>> + Send + use<> {
+    let asks = predicates::generation.combine(predicates::finalizers).combine(predicates::annotations);
+    watcher(Api::<Tenant>::all(client.clone()), watcher::Config::default().page_size(PAGE))
+        .default_backoff()
+        .modify(prune)
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(asks, PredicateConfig::default())
+}
+
+/// Keeps the API server's Leases, and yields the Tenants to which a change of them makes a difference.
+pub fn leases(
+    client: &Client,
+    config: &Config,
+    writer: Writer<Lease>,
+    now: fn() -> Timestamp,
+    tenants: Store<Tenant>,
+) -> Triggers {
+    let api: Api<Lease> = Api::namespaced(client.clone(), &config.api_server.namespace);
+    let store = writer.as_reader();
+    watcher(api, watcher::Config::default().labels(&format!("{LABEL_COMPONENT}={API_SERVER}")))
+        .default_backoff()
+        .reflect(writer)
+        .touched_objects()
+        .predicate_filter(predicates::annotations, PredicateConfig::default())
+        .filter_map(|lease| {
+            let lease = lease.inspect_err(|error| tracing::warn!(%error, "leases of the API server cannot be watched"));
+            std::future::ready(lease.ok())
+        })
+        .flat_map(move |_| {
+            let replicas = serving::alive(&store.state(), now());
+            stream::iter(waiting_for(&tenants.state(), &replicas))
+        })
+        .boxed()
+}
+
+/// The Tenants whose Serving is not True although the replicas have got that far.
+fn waiting_for(tenants: &[Arc<Tenant>], replicas: &[serving::Replica]) -> Vec<ObjectRef<Tenant>> {
+    let is_due = |tenant: &&Arc<Tenant>| {
+        let Some(status) = &tenant.status else { return false };
+        let Some(condition) = condition::find(&status.conditions, ConditionType::Serving) else { return false };
+        let at_least = serving::version(tenant.metadata.resource_version.as_deref());
+        match serving::judge(replicas, &update_status::key(tenant), at_least) {
+            serving::Verdict::Served => condition.status != "True",
+            serving::Verdict::Failed(why) => condition.message != why,
+            serving::Verdict::NoReplica | serving::Verdict::Behind(_) => false,
+        }
+    };
+    tenants.iter().filter(is_due).map(|tenant| ObjectRef::from_obj(&**tenant)).collect()
+}
+
+/// The Tenants of which a child or a job has changed or gone, in every namespace that is opened to the operator.
+#[must_use]
+pub fn children(client: &Client, config: &Config) -> Triggers {
+    let of_namespace = |namespace: &String| {
+        stream::select_all([
+            child::<Secret>(client, namespace),
+            child::<Role>(client, namespace),
+            child::<RoleBinding>(client, namespace),
+            child::<NetworkPolicy>(client, namespace),
+            child::<CronJob>(client, namespace),
+            child::<Job>(client, namespace),
+        ])
+    };
+    stream::select_all(config.tenant_namespaces.iter().map(of_namespace)).boxed()
+}
+
+fn child<K>(client: &Client, namespace: &str) -> Triggers
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + Send + Sync + 'static,
+{
+    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
+    let labels = format!("{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_TENANT}");
+    let namespace = namespace.to_owned();
+    watcher(api, watcher::Config::default().labels(&labels).page_size(PAGE))
+        .default_backoff()
+        .touched_objects()
+        // Secrets have no generation, and a deletion is a new version.
+        .predicate_filter(predicates::resource_version, PredicateConfig::default())
+        .filter_map(move |object| {
+            let owner = match &object {
+                Ok(object) => object.labels().get(LABEL_TENANT).map(|name| ObjectRef::new(name).within(&namespace)),
+                Err(error) => {
+                    tracing::warn!(namespace, kind = %K::kind(&()), %error, "children cannot be watched");
+                    None
+                }
+            };
+            std::future::ready(owner)
+        })
+        .boxed()
+}
+
+/// Visits Tenants until `stop`, then finishes the visits under way.
+pub async fn run<C: Catalog>(
+    operator: Arc<Operator<C>>,
+    tenants: impl Stream<Item = watcher::Result<Tenant>> + Send + 'static,
+    triggers: Triggers,
+    stop: CancellationToken,
+) {
+    let reader = operator.ctx.tenants.clone();
+    Controller::for_stream(tenants, reader)
+        .reconcile_on(triggers)
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, |_, error: &Infallible, _| match *error {}, operator)
+        .for_each(|result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "not visited");
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+async fn reconcile<C: Catalog>(tenant: Arc<Tenant>, operator: Arc<Operator<C>>) -> Result<Action, Infallible> {
+    let Operator { ctx, observer, backoff, fenced } = operator.as_ref();
+    let (started, story) = (Instant::now(), Story::default());
+    let limited = tokio::time::timeout(VISIT_LIMIT, visit(ctx, &tenant, &story)).await;
+    let result = limited.unwrap_or(Err(Error::Timeout(VISIT_LIMIT.as_secs())));
+    let key = update_status::key(&tenant);
+    let jitter = ctx.random.bytes::<1>().map_or(0, |[byte]| byte);
+    let action = match &result {
+        Ok(visit) => {
+            backoff.forget(&key);
+            match visit {
+                Visit::Done => Action::requeue(backoff::steady(jitter)),
+                Visit::Waiting => Action::requeue(backoff::waiting(jitter)),
+                Visit::Gone => Action::await_change(),
+            }
+        }
+        Err(error) if error.is_fenced() => {
+            tracing::error!(%error, "a newer operator is at work; ending");
+            fenced.cancel();
+            Action::await_change()
+        }
+        Err(error) => {
+            let failures = backoff.failed(&key);
+            if is_worth_reporting(error, failures)
+                && let Err(error) = report(ctx, &tenant, error, &story).await
+            {
+                tracing::warn!(%error, tenant = key, "status not written");
+            }
+            // What stands in the way may go without a change of the Tenant, for instance another Tenant.
+            let delay =
+                if error.reason().is_terminal() { backoff::steady(jitter) } else { backoff::retry(failures, jitter) };
+            Action::requeue(delay)
+        }
+    };
+    observer.publish(&tenant, &story, &result, started.elapsed(), (ctx.now)().as_second()).await;
+    Ok(action)
+}
+
+/// A write that met another one, or one lost answer of the API server, is retried before anybody hears of it.
+fn is_worth_reporting(error: &Error, failures: u32) -> bool {
+    failures > 0 || error.reason() != Reason::KubernetesError
+}

@@ -1,0 +1,97 @@
+//! What deleting a Tenant does to what it owns outside of itself.
+
+use finaiflow_crds::Tenant;
+use finaiflow_crds::names::{ANNOTATION_CLAIM, SecretPurpose, TENANT_FINALIZER};
+use finaiflow_crds::tenant::DeletionPolicy;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+
+use super::dereference::{has_finalizer, names, own_claims, secrets};
+use crate::catalog::{Catalog, Change, Claim, ClaimState};
+use crate::config::Server;
+use crate::context::Context;
+use crate::error::{Attempt, OnServer, Result};
+use crate::story::{Fact, Story};
+
+/// Gives up what the Tenant has, by its policy, then lets it go. Each step can be repeated after a crash.
+pub async fn delete<C: Catalog>(ctx: &Context<C>, tenant: &Tenant, story: &Story) -> Result<()> {
+    if !has_finalizer(tenant) {
+        return Ok(());
+    }
+    for (server, claim) in own_claims(ctx, tenant).await? {
+        give_up(ctx, tenant, server, &claim, story).await?;
+    }
+    let kept: Vec<_> = tenant.finalizers().iter().filter(|finalizer| *finalizer != TENANT_FINALIZER).cloned().collect();
+    set_finalizers(&ctx.client, tenant, &kept).await?;
+    Ok(())
+}
+
+async fn give_up<C: Catalog>(
+    ctx: &Context<C>,
+    tenant: &Tenant,
+    server: &Server,
+    claim: &Claim,
+    story: &Story,
+) -> Result<()> {
+    let names = names(claim)?;
+    if retains(ctx, tenant, server, claim).await? {
+        if claim.state == ClaimState::Active {
+            ctx.catalog.release(&server.name, &names).await.on(&server.name)?;
+            story.tell(Fact::Released { claim: names.claim_id, schema: names.schema.to_string() });
+        }
+        return Ok(());
+    }
+    if claim.state != ClaimState::Dropped {
+        let dropped = ctx.catalog.drop_tenant(&server.name, &names).await.on(&server.name)?;
+        if !dropped.is_empty() {
+            story.tell(Fact::Dropped(dropped.iter().map(|Change { object, .. }| object.clone()).collect()));
+        }
+    }
+    delete_kept_secrets(&ctx.client, tenant, claim).await
+}
+
+/// A bank that was never completed has nothing worth keeping: retaining it would only block its names.
+async fn retains<C: Catalog>(ctx: &Context<C>, tenant: &Tenant, server: &Server, claim: &Claim) -> Result<bool> {
+    if tenant.spec.deletion_policy == DeletionPolicy::Delete || claim.state == ClaimState::Dropped {
+        return Ok(false);
+    }
+    let was_complete = tenant.status.as_ref().is_some_and(|status| status.schema.is_some());
+    Ok(was_complete || ctx.catalog.observe(&server.name, &names(claim)?).await.on(&server.name)?.version.is_some())
+}
+
+/// Deletes the Secrets that have no owner reference, if they are this claim's. The others go with the Tenant.
+async fn delete_kept_secrets(client: &Client, tenant: &Tenant, claim: &Claim) -> Result<()> {
+    let namespace = tenant.namespace().unwrap_or_default();
+    let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let found = secrets(client, &namespace, &tenant.name_any()).await?;
+    for secret in SecretPurpose::ALL.iter().filter(|purpose| purpose.outlives_tenant()).filter_map(|p| found.get(p)) {
+        if secret.annotations().get(ANNOTATION_CLAIM) != Some(&claim.claim_id.to_string()) {
+            continue;
+        }
+        let same = Preconditions { uid: secret.uid(), resource_version: secret.resource_version() };
+        let parameters = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
+        api.delete(&secret.name_any(), &parameters).await.attempt(|| format!("delete secret {}", secret.name_any()))?;
+    }
+    Ok(())
+}
+
+/// Adds the finalizer: from now on the Tenant may own something outside Kubernetes. Returns the Tenant as written.
+pub async fn add_finalizer(client: &Client, tenant: Tenant) -> Result<Tenant> {
+    if has_finalizer(&tenant) {
+        return Ok(tenant);
+    }
+    let mut finalizers = tenant.finalizers().to_vec();
+    finalizers.push(TENANT_FINALIZER.to_owned());
+    set_finalizers(client, &tenant, &finalizers).await
+}
+
+async fn set_finalizers(client: &Client, tenant: &Tenant, finalizers: &[String]) -> Result<Tenant> {
+    let api: Api<Tenant> = Api::namespaced(client.clone(), &tenant.namespace().unwrap_or_default());
+    // With the version that was read: finalizers of others are not lost.
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": tenant.resource_version()}});
+    api.patch(&tenant.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .attempt(|| "write the finalizer".to_owned())
+}

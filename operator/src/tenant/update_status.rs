@@ -1,0 +1,292 @@
+//! Step 5: says what is true. A status derives from what was applied, or from why nothing could be.
+
+use finaiflow_crds::condition::{self, ConditionType, Truth};
+use finaiflow_crds::names::MANAGER_STATUS;
+use finaiflow_crds::tenant::{DatabaseStatus, LedgerStatus, SchemaStatus};
+use finaiflow_crds::{Tenant, TenantStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+
+use super::apply::Applied;
+use super::serving::{self, Replica, Verdict};
+use crate::catalog::Verification;
+use crate::error::{Attempt, Error, Result};
+use crate::story::{Fact, Story};
+
+/// Reason of conditions that nothing is known about yet.
+const PENDING: &str = "Pending";
+const PROVISIONING: &str = "Provisioning";
+const PROVISIONED: &str = "Provisioned";
+const RECONCILED: &str = "Reconciled";
+const SUSPENDED: &str = "Suspended";
+const HOSTS_DENIED: &str = "HostsDenied";
+/// Reason of Serving, and of Ready, until every live replica has served the Tenant once.
+const NOT_YET_SERVED: &str = "NotYetServed";
+const SERVED: &str = "Served";
+const PROPAGATING: &str = "Propagating";
+const REPLICA_FAILED: &str = "ReplicaFailed";
+const NO_REPLICA: &str = "NoReplica";
+const NOT_YET_VERIFIED: &str = "NotYetVerified";
+const BALANCED: &str = "Balanced";
+const IMBALANCE_FOUND: &str = "ImbalanceFound";
+const VERIFICATION_FAILED: &str = "VerificationFailed";
+
+/// Conditions that are always present, with what they say before anything is known.
+const ALWAYS: [(ConditionType, Truth, &str); 5] = [
+    (ConditionType::Ready, Truth::False, PROVISIONING),
+    (ConditionType::SchemaReady, Truth::Unknown, PENDING),
+    (ConditionType::CredentialsReady, Truth::Unknown, PENDING),
+    (ConditionType::Serving, Truth::Unknown, NOT_YET_SERVED),
+    (ConditionType::LedgerVerified, Truth::Unknown, NOT_YET_VERIFIED),
+];
+
+/// The surroundings a status depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// Base URL of the API.
+    pub endpoint: &'a str,
+    /// The API server's replicas that are alive.
+    pub replicas: &'a [Replica],
+    /// The time in whole seconds.
+    pub now: Timestamp,
+}
+
+/// Sets conditions of one generation at one time.
+struct Writer {
+    conditions: Vec<Condition>,
+    generation: Option<i64>,
+    now: Timestamp,
+}
+
+impl Writer {
+    fn new(tenant: &Tenant, now: Timestamp) -> Self {
+        let conditions = tenant.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+        let mut writer = Self { conditions, generation: tenant.metadata.generation, now };
+        for (kind, truth, reason) in ALWAYS {
+            if condition::find(&writer.conditions, kind).is_none() {
+                writer.set(kind, truth, reason, "");
+            }
+        }
+        writer
+    }
+
+    fn set(&mut self, kind: ConditionType, truth: Truth, reason: &str, message: &str) {
+        condition::set(&mut self.conditions, kind, truth, reason, message, self.generation, self.now);
+    }
+
+    fn remove(&mut self, kind: ConditionType) {
+        condition::remove(&mut self.conditions, kind);
+    }
+}
+
+/// The status of a Tenant before its first visit has done anything; None if it has been visited.
+#[must_use]
+pub fn first(tenant: &Tenant, now: Timestamp) -> Option<TenantStatus> {
+    if tenant.status.as_ref().is_some_and(|status| !status.conditions.is_empty()) {
+        return None;
+    }
+    let mut writer = Writer::new(tenant, now);
+    writer.set(ConditionType::Reconciling, Truth::True, PROVISIONING, "schema, roles and Secrets are being made");
+    let status = tenant.status.clone().unwrap_or_default();
+    Some(TenantStatus { observed_generation: tenant.metadata.generation, conditions: writer.conditions, ..status })
+}
+
+/// The status after everything was applied.
+#[must_use]
+pub fn applied(tenant: &Tenant, applied: &Applied, view: View<'_>) -> TenantStatus {
+    let old = tenant.status.clone().unwrap_or_default();
+    let mut writer = Writer::new(tenant, view.now);
+    let schema = SchemaStatus { name: applied.names.schema.to_string(), version: applied.version };
+    writer.set(
+        ConditionType::SchemaReady,
+        Truth::True,
+        PROVISIONED,
+        &format!("schema {} is at version {}", schema.name, schema.version),
+    );
+    writer.set(ConditionType::CredentialsReady, Truth::True, PROVISIONED, "logins and keys match their Secrets");
+    ledger_verified(&mut writer, applied);
+    let mut status = TenantStatus {
+        observed_generation: tenant.metadata.generation,
+        conditions: Vec::new(),
+        claim_id: Some(applied.names.claim_id.to_string()),
+        hosts: applied.hosts.granted.clone(),
+        schema: Some(schema),
+        database: Some(DatabaseStatus {
+            class: tenant.spec.database_class_name.clone(),
+            instance: applied.server.clone(),
+        }),
+        secrets: applied.secrets.clone(),
+        ledger: applied.verification.as_ref().map(ledger),
+        endpoint: Some(view.endpoint.to_owned()),
+    };
+    let unchanged = TenantStatus { conditions: Vec::new(), ledger: None, ..old.clone() }
+        == TenantStatus { ledger: None, ..status.clone() };
+    serving(&mut writer, tenant, unchanged, view.replicas);
+    ready(&mut writer, tenant, applied);
+    status.conditions = writer.conditions;
+    status
+}
+
+/// The status after a failure: what was true stays, except what the failure falsifies.
+#[must_use]
+pub fn failed(tenant: &Tenant, error: &Error, now: Timestamp) -> TenantStatus {
+    let mut writer = Writer::new(tenant, now);
+    let (reason, message) = (error.reason(), error.message(&tenant.namespace().unwrap_or_default()));
+    let (word, terminal) = (reason.as_str(), reason.is_terminal());
+    if let Some(kind) = reason.falsifies() {
+        writer.set(kind, Truth::False, word, &message);
+    }
+    writer.set(ConditionType::Ready, Truth::False, word, &message);
+    let (present, absent) = if terminal {
+        (ConditionType::Stalled, ConditionType::Reconciling)
+    } else {
+        (ConditionType::Reconciling, ConditionType::Stalled)
+    };
+    writer.set(present, Truth::True, word, &message);
+    writer.remove(absent);
+    let status = tenant.status.clone().unwrap_or_default();
+    TenantStatus { observed_generation: tenant.metadata.generation, conditions: writer.conditions, ..status }
+}
+
+/// Serving is judged against the Tenant as it was when it last changed. Once True it stays so while nothing changes
+/// and no replica complains; a replica that has just started is not behind.
+fn serving(writer: &mut Writer, tenant: &Tenant, unchanged: bool, replicas: &[Replica]) {
+    let old = condition::find(&writer.conditions, ConditionType::Serving);
+    let was_true = old.is_some_and(|old| old.status == Truth::True.as_str());
+    let served_once = old.is_some_and(|old| old.reason != NOT_YET_SERVED);
+    let key = key(tenant);
+    let verdict = match (unchanged, was_true) {
+        (true, true) => serving::judge(replicas, &key, None),
+        (true, false) => serving::judge(replicas, &key, serving::version(tenant.metadata.resource_version.as_deref())),
+        // The replicas cannot have applied what is only being written.
+        (false, _) if replicas.is_empty() => Verdict::NoReplica,
+        (false, _) => Verdict::Behind("the change is on its way to the API server".to_owned()),
+    };
+    let (truth, reason, message) = match verdict {
+        Verdict::Served => (Truth::True, SERVED, "every live replica of the API server serves the Tenant".to_owned()),
+        Verdict::NoReplica => (Truth::Unknown, NO_REPLICA, "no replica of the API server is alive".to_owned()),
+        Verdict::Failed(why) => (Truth::False, REPLICA_FAILED, why),
+        Verdict::Behind(why) => (Truth::False, PROPAGATING, why),
+    };
+    let reason = if served_once || truth == Truth::True { reason } else { NOT_YET_SERVED };
+    writer.set(ConditionType::Serving, truth, reason, &message);
+}
+
+/// Whether the API server has ever served the Tenant.
+fn served_once(conditions: &[Condition]) -> bool {
+    condition::find(conditions, ConditionType::Serving).is_some_and(|serving| serving.reason != NOT_YET_SERVED)
+}
+
+fn ready(writer: &mut Writer, tenant: &Tenant, applied: &Applied) {
+    writer.remove(ConditionType::Stalled);
+    let denied = &applied.hosts.denied;
+    let (truth, reason, message) = if tenant.spec.suspend {
+        (Truth::True, SUSPENDED, "the tenant is suspended: the API server answers 403".to_owned())
+    } else if !served_once(&writer.conditions) {
+        let serving = condition::find(&writer.conditions, ConditionType::Serving);
+        (Truth::False, NOT_YET_SERVED, serving.map(|serving| serving.message.clone()).unwrap_or_default())
+    } else if denied.is_empty() {
+        (Truth::True, RECONCILED, "everything the spec asks for is in place".to_owned())
+    } else {
+        (Truth::True, HOSTS_DENIED, format!("in place except hosts that were not granted: {}", denied.join(", ")))
+    };
+    writer.set(ConditionType::Ready, truth, reason, &message);
+    if truth == Truth::True {
+        writer.remove(ConditionType::Reconciling);
+    } else {
+        writer.set(ConditionType::Reconciling, Truth::True, reason, &message);
+    }
+}
+
+fn ledger_verified(writer: &mut Writer, applied: &Applied) {
+    let newest = applied.verification.as_ref();
+    let failed = applied.failed_job.as_ref().filter(|job| newest.is_none_or(|newest| newest.finished_at < job.at));
+    let (truth, reason, message) = match (failed, newest) {
+        (Some(job), _) => (Truth::Unknown, VERIFICATION_FAILED, format!("the verification did not run: {}", job.why)),
+        (None, None) => (Truth::Unknown, NOT_YET_VERIFIED, "no verification has run yet".to_owned()),
+        (None, Some(newest)) if newest.balanced => (Truth::True, BALANCED, balanced(newest)),
+        (None, Some(newest)) => (Truth::False, IMBALANCE_FOUND, findings(newest)),
+    };
+    writer.set(ConditionType::LedgerVerified, truth, reason, &message);
+}
+
+fn balanced(newest: &Verification) -> String {
+    format!("the ledger was verified up to sequence {} of epoch {}", newest.sequence, newest.epoch)
+}
+
+fn findings(newest: &Verification) -> String {
+    let text = |finding: &Value, key: &str| finding[key].as_str().map(str::to_owned);
+    let describe = |finding: &Value| {
+        let place = text(finding, "account_id").or_else(|| Some(format!("sequence {}", finding["sequence"].as_i64()?)));
+        let what = text(finding, "detail").or_else(|| text(finding, "check")).unwrap_or_default();
+        place.map_or_else(|| what.clone(), |place| format!("{place}: {what}"))
+    };
+    let found: Vec<_> = newest.findings.as_array().into_iter().flatten().map(describe).collect();
+    format!("{} findings up to sequence {}: {}", found.len(), newest.sequence, found.join("; "))
+}
+
+fn ledger(newest: &Verification) -> LedgerStatus {
+    LedgerStatus {
+        epoch: newest.epoch,
+        sequence: newest.sequence,
+        balanced: newest.balanced,
+        verified_at: Time(newest.finished_at),
+    }
+}
+
+/// `<namespace>/<name>`, as replicas write it.
+#[must_use]
+pub fn key(tenant: &Tenant) -> String {
+    format!("{}/{}", tenant.namespace().unwrap_or_default(), tenant.name_any())
+}
+
+/// Writes the status if it says something new, and tells what people want to hear of it.
+pub async fn write(client: &Client, tenant: &Tenant, status: TenantStatus, story: &Story) -> Result<()> {
+    let old = tenant.status.clone().unwrap_or_default();
+    if status == old {
+        return Ok(());
+    }
+    let api: Api<Tenant> = Api::namespaced(client.clone(), &tenant.namespace().unwrap_or_default());
+    let intent = json!({
+        "apiVersion": Tenant::api_version(&()), "kind": Tenant::kind(&()),
+        "metadata": {"name": tenant.name_any(), "uid": tenant.uid()},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(MANAGER_STATUS).force();
+    api.patch_status(&tenant.name_any(), &parameters, &Patch::Apply(intent))
+        .await
+        .attempt(|| "write the status".to_owned())?;
+    for fact in transitions(&old.conditions, &status.conditions) {
+        story.tell(fact);
+    }
+    Ok(())
+}
+
+/// What changed between two sets of conditions that is worth an event.
+fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Fact> {
+    let changed = |kind| {
+        let (old, new) = (condition::find(old, kind), condition::find(new, kind)?);
+        let same = old.is_some_and(|old| old.status == new.status && old.reason == new.reason);
+        (!same).then_some(new)
+    };
+    let mut facts = Vec::new();
+    if let Some(new) = changed(ConditionType::Ready) {
+        if new.status == Truth::True.as_str() {
+            facts.push(Fact::Ready(new.message.clone()));
+        } else if ![PROVISIONING, NOT_YET_SERVED].contains(&new.reason.as_str()) {
+            facts.push(Fact::NotReady { reason: new.reason.clone(), message: new.message.clone() });
+        }
+    }
+    if let Some(new) = changed(ConditionType::LedgerVerified) {
+        match new.reason.as_str() {
+            BALANCED => facts.push(Fact::LedgerVerified(new.message.clone())),
+            IMBALANCE_FOUND => facts.push(Fact::LedgerImbalance(new.message.clone())),
+            VERIFICATION_FAILED => facts.push(Fact::VerificationFailed(new.message.clone())),
+            _ => {}
+        }
+    }
+    facts
+}

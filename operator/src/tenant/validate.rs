@@ -1,0 +1,158 @@
+//! Step 2: decides, from what was found, what shall be. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use finaiflow_crds::Tenant;
+use finaiflow_crds::names::SecretPurpose;
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt;
+
+use super::dereference::{Children, FailedJob, Found};
+use super::hosts::{self, Hosts};
+use super::secret_plan::{self, SecretPlan};
+use crate::catalog::{Claim, ClaimId, ClaimState, Limits, NewClaim, Observed, TenantNames};
+use crate::config::{Config, Server};
+use crate::error::{Error, Reason, Refusal, Result};
+use crate::random::Random;
+
+/// What a Tenant shall become.
+#[derive(Debug, Clone)]
+pub struct Valid {
+    /// Its server.
+    pub server: Server,
+    /// Its names in PostgreSQL.
+    pub names: TenantNames,
+    /// The claim to record, if it is new.
+    pub claim: Option<NewClaim>,
+    /// What it may use of the server.
+    pub limits: Limits,
+    /// What to do about each Secret.
+    pub secrets: BTreeMap<SecretPurpose, SecretPlan>,
+    /// Which hosts it gets.
+    pub hosts: Hosts,
+    /// What PostgreSQL had of it before.
+    pub before: Observed,
+    /// What Kubernetes had of it before.
+    pub children: Children,
+}
+
+/// Who has a Tenant's name.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Holder<'a> {
+    /// The Tenant itself.
+    Tenant(&'a Claim),
+    /// Nobody.
+    Nobody,
+}
+
+/// Finds the Tenant's claim among all that were made for its name in the installation.
+pub fn holder<'a>(tenant: &Tenant, claims: &'a [Claim]) -> std::result::Result<Holder<'a>, Refusal> {
+    let (namespace, uid) = (tenant.namespace().unwrap_or_default(), tenant.uid().unwrap_or_default());
+    let refused = |reason, message| Err(Refusal { reason, message });
+    if let Some(active) = claims.iter().find(|claim| claim.state == ClaimState::Active) {
+        let Claim { claim_id, name, last_uid, .. } = active;
+        if active.namespace != namespace {
+            let message = format!(
+                "tenant name {name} is held by {}/{name}: names are unique in the installation",
+                active.namespace
+            );
+            return refused(Reason::NameConflict, message);
+        }
+        if *last_uid != uid {
+            let message = format!(
+                "tenant name {name} is held by claim {claim_id} of an earlier Tenant {namespace}/{name} (uid {last_uid}) that was removed without its finalizer"
+            );
+            return refused(Reason::NameConflict, message);
+        }
+        return Ok(Holder::Tenant(active));
+    }
+    let released = claims.iter().find(|claim| claim.state == ClaimState::Released && claim.namespace == namespace);
+    match released {
+        Some(Claim { claim_id, schema_name, .. }) => refused(
+            Reason::ClaimReleased,
+            format!(
+                "an earlier Tenant of this name was deleted and its bank retained: schema {schema_name}, claim {claim_id}; nothing was touched"
+            ),
+        ),
+        None => Ok(Holder::Nobody),
+    }
+}
+
+/// The server with the most room, by tenants there; None if all are full.
+#[must_use]
+pub fn least_loaded<'a>(loads: &[(i64, &'a Server)]) -> Option<&'a Server> {
+    let open = loads.iter().filter(|(tenants, server)| *tenants < server.capacity);
+    open.min_by_key(|(tenants, _)| *tenants).map(|(_, server)| *server)
+}
+
+/// Why the newest of the jobs failed to run, if it did.
+#[must_use]
+pub fn failure_of_newest(jobs: &[Job]) -> Option<FailedJob> {
+    let newest = jobs.iter().max_by_key(|job| job.creation_timestamp())?;
+    let conditions = newest.status.as_ref()?.conditions.as_ref()?;
+    let failed = conditions.iter().find(|condition| condition.type_ == "Failed" && condition.status == "True")?;
+    let why = failed.message.as_deref().or(failed.reason.as_deref()).unwrap_or("no reason given");
+    Some(FailedJob { at: failed.last_transition_time.as_ref()?.0, why: format!("job {}: {why}", newest.name_any()) })
+}
+
+/// What a decision depends on besides the Tenant and what was found of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting<'a> {
+    /// The platform team's choices.
+    pub config: &'a Config,
+    /// Which cluster this is.
+    pub installation: &'a str,
+    /// All Tenants.
+    pub tenants: &'a [Arc<Tenant>],
+    /// For a new identity.
+    pub random: Random,
+}
+
+/// Decides what a Tenant shall become. Draws an identity if it has none.
+pub fn validate(tenant: &Tenant, found: Found, setting: Setting<'_>) -> Result<Valid> {
+    let (names, claim) = match found.claimed {
+        Some(names) => (names, None),
+        None => (new_names(tenant, setting.random)?, Some(new_claim(tenant, setting.installation))),
+    };
+    let mut live = found.children.secrets.clone();
+    let mut secrets = BTreeMap::new();
+    for purpose in SecretPurpose::ALL {
+        let plan = secret_plan::plan(tenant, &names, &found.observed, purpose, live.remove(&purpose));
+        secrets.insert(purpose, plan.map_err(Error::Refused)?);
+    }
+    Ok(Valid {
+        limits: limits(tenant),
+        hosts: hosts::grant(tenant, setting.tenants, setting.config),
+        server: found.server,
+        before: found.observed,
+        children: found.children,
+        names,
+        claim,
+        secrets,
+    })
+}
+
+fn new_claim(tenant: &Tenant, installation: &str) -> NewClaim {
+    NewClaim {
+        installation: installation.to_owned(),
+        namespace: tenant.namespace().unwrap_or_default(),
+        name: tenant.name_any(),
+        uid: tenant.uid().unwrap_or_default(),
+    }
+}
+
+fn new_names(tenant: &Tenant, random: Random) -> Result<TenantNames> {
+    let id = ClaimId::from_random(u64::from_ne_bytes(random.bytes()?));
+    TenantNames::derive(&id, &tenant.name_any(), tenant.spec.schema_name.as_deref())
+        .map_err(|error| Error::refused(Reason::InvalidName, error.to_string()))
+}
+
+fn limits(tenant: &Tenant) -> Limits {
+    // Bounded by the resource's own rules.
+    let positive = |value: i32| u32::try_from(value).unwrap_or_default();
+    Limits {
+        connections: positive(tenant.spec.limits.connections),
+        statement_timeout_seconds: positive(tenant.spec.limits.statement_timeout_seconds),
+    }
+}
