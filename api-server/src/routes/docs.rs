@@ -15,7 +15,8 @@ use crate::openapi::openapi_json;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Search would need a worker made from a blob.
+/// Without search, which would need a worker made from a blob. ReDoc's credit names a logo elsewhere, which the policy
+/// keeps from being fetched.
 const REDOC_PAGE: &str = r#"<!DOCTYPE html>
 <html lang="en">
   <head>
@@ -23,6 +24,7 @@ const REDOC_PAGE: &str = r#"<!DOCTYPE html>
     <meta name="viewport" content="width=device-width, initial-scale=1">
     <title>FinaiFlow API</title>
     <link rel="icon" href="data:,">
+    <style>body { margin: 0 }</style>
   </head>
   <body>
     <redoc spec-url="/openapi.json" disable-search="true"></redoc>
