@@ -13,6 +13,9 @@ use crate::names::{Identifier, Login, TenantNames, quote};
 const SESSION_END_MILLIS: i64 = 5_000;
 
 /// Keeps the data and closes every way in: logins lose `LOGIN`, their sessions end, their password digests go.
+///
+/// Inside a transaction, a client whose session ended can connect again until the commit. A second call, after it,
+/// ends such sessions too.
 pub async fn release(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     let mut tx = conn.begin().await?;
@@ -37,8 +40,8 @@ pub async fn release(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec
 
 /// Drops the tenant's schema with all its data, and its roles: only what carries this claim's comment.
 ///
-/// Every step can be repeated, so a call after a crash goes on where the last one stopped. Call [`release`] in a
-/// transaction of its own before: inside this one's, a client could still reconnect until the commit.
+/// Every step can be repeated, so a call after a crash goes on where the last one stopped. Commit a
+/// [`release`] before, so that no client is connected any more.
 /// [`Error::Foreign`](crate::Error::Foreign) if the claim's owner owns the schema but its comment is another's.
 pub async fn drop_tenant(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec<Change>> {
     let mut changes = release(conn, names).await?;

@@ -5,7 +5,7 @@ use finaiflow_schema::system::{
     self, ClaimState, NewClaim, count_active, find_claim, get_claim, insert_claim, lock_claim, mark_dropped,
     next_epoch, release_claim, touch_claim,
 };
-use finaiflow_schema::testing::{INSTALLATION, TenantDb};
+use finaiflow_schema::testing::{INSTALLATION, TenantDb, connect};
 use finaiflow_schema::{Conflict, Error};
 use sqlx::Connection;
 
@@ -100,5 +100,21 @@ async fn the_system_schema_is_made_once_and_a_strangers_is_refused() {
     let refused = system::ensure(&mut tx).await;
     assert!(matches!(refused, Err(Error::Foreign { object, .. }) if object == "schema finaiflow_system"));
     tx.rollback().await.unwrap();
+    db.drop().await;
+}
+
+#[tokio::test]
+async fn errors_tell_what_the_caller_can_do() {
+    let db = TenantDb::create().await;
+    let denied = next_epoch(&mut connect(&db.app_url).await).await.unwrap_err();
+    assert!(matches!(denied, Error::Denied(_)) && !denied.is_transient());
+    let mut conn = db.admin().await;
+    execute(&mut conn, &db.names.schema, "SET default_transaction_read_only TO on").await.unwrap();
+    let read_only = next_epoch(&mut conn).await.unwrap_err();
+    assert!(matches!(read_only, Error::ReadOnly) && read_only.is_transient());
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut conn).await.unwrap();
+    sqlx::query("SELECT pg_terminate_backend($1, 5000)").bind(pid).execute(&mut db.superuser().await).await.unwrap();
+    let ended = next_epoch(&mut conn).await.unwrap_err();
+    assert!(matches!(ended, Error::Unavailable(_)) && ended.is_transient(), "{ended:?}");
     db.drop().await;
 }

@@ -69,6 +69,30 @@ async fn release_closes_every_way_in_and_keeps_the_data() {
 }
 
 #[tokio::test]
+async fn a_session_that_slipped_in_before_the_commit_is_ended_by_the_second_call() {
+    let db = TenantDb::create().await;
+    let mut admin = db.admin().await;
+    let mut tx = admin.begin().await.unwrap();
+    release(&mut tx, &db.names).await.unwrap();
+    let mut late = connect(&db.app_url).await;
+    tx.commit().await.unwrap();
+    late.ping().await.unwrap();
+    let changes = release(&mut admin, &db.names).await.unwrap();
+    assert_eq!(
+        changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [format!("disabled sessions of {}", db.names.app_a)]
+    );
+    assert!(late.ping().await.is_err());
+    let keeps_rights: bool = sqlx::query_scalar("SELECT pg_has_role($1, 'USAGE')")
+        .bind(db.names.app_a.as_str())
+        .fetch_one(&mut admin)
+        .await
+        .unwrap();
+    assert!(!keeps_rights, "the admin was in the role only to end its sessions");
+    db.drop().await;
+}
+
+#[tokio::test]
 async fn drop_leaves_nothing_and_spares_the_neighbour() {
     let db = TenantDb::create().await;
     let neighbour = db.create_second_tenant().await;
