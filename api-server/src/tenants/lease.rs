@@ -1,6 +1,7 @@
 //! What this replica tells the operator: a Lease with how far it is and what it could not do.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use finaiflow_crds::names::{ANNOTATION_APPLIED, ANNOTATION_FAILURES, API_SERVER, LABEL_COMPONENT, MANAGER_API};
@@ -13,6 +14,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::Key;
 use crate::clock::Clock;
 
 /// A Lease not renewed for this long speaks of a dead replica.
@@ -43,13 +45,28 @@ impl Replica {
     }
 }
 
-/// What the registry has done so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Why tenants cannot be served as their objects say, and the version of the object that says it.
+pub(super) type Failures = HashMap<Key, (u64, String)>;
+
+/// What the registry has done so far, as far as it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Report {
-    /// Every Tenant change up to this resourceVersion has been applied or is among the failures.
-    pub(super) applied: u64,
-    /// Why tenants cannot be served as their objects say, by `<namespace>/<name>`.
-    pub(super) failures: BTreeMap<String, String>,
+    applied: u64,
+    failures: BTreeMap<String, String>,
+}
+
+impl Report {
+    /// Every Tenant change up to `applied` has been applied or is among the `failures`. Of too many failures the
+    /// newest are told: those are the ones that somebody waits for.
+    pub(super) fn new(applied: u64, failures: &Failures) -> Self {
+        let mut newest: Vec<_> = failures.iter().collect();
+        newest.sort_unstable_by_key(|(_, (version, _))| Reverse(*version));
+        let told = newest.into_iter().take(MOST_FAILURES).map(|(key, (_, reason))| {
+            let end = reason.floor_char_boundary(LONGEST_REASON);
+            (key.to_string(), reason[..end].to_owned())
+        });
+        Self { applied, failures: told.collect() }
+    }
 }
 
 /// Publishes each report, and the newest one again in time, until the sender is gone; then deletes the Lease.
@@ -98,7 +115,7 @@ fn retry(lease: &str, error: &str) -> Duration {
 fn lease(replica: &Replica, report: &Report, now: OffsetDateTime) -> Lease {
     let annotations = BTreeMap::from([
         (ANNOTATION_APPLIED.to_owned(), report.applied.to_string()),
-        (ANNOTATION_FAILURES.to_owned(), failures(&report.failures)),
+        (ANNOTATION_FAILURES.to_owned(), serde_json::json!(report.failures).to_string()),
     ]);
     let owner = |uid: &String| OwnerReference {
         api_version: "v1".to_owned(),
@@ -129,23 +146,20 @@ fn micro_time(now: OffsetDateTime) -> Option<MicroTime> {
     Timestamp::from_microsecond(micros).ok().map(MicroTime)
 }
 
-/// The failures as a JSON object, cut to what an annotation should hold.
-fn failures(failures: &BTreeMap<String, String>) -> String {
-    let cut = |reason: &str| reason[..reason.floor_char_boundary(LONGEST_REASON)].to_owned();
-    let told = failures.iter().take(MOST_FAILURES).map(|(tenant, reason)| (tenant.clone(), cut(reason).into()));
-    serde_json::Value::Object(told.collect()).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
 
     use super::*;
 
+    fn key(name: &str) -> Key {
+        Key { namespace: "banks".to_owned(), name: name.to_owned() }
+    }
+
     #[test]
     fn a_lease_says_who_until_when_and_how_far() {
         let replica = Replica { namespace: "system".into(), pod: "api-0".into(), pod_uid: Some("u1".into()) };
-        let report = Report { applied: 42, failures: BTreeMap::from([("banks/acme".into(), "why".into())]) };
+        let report = Report::new(42, &Failures::from([(key("acme"), (7, "why".into()))]));
         let lease = serde_json::to_value(lease(&replica, &report, datetime!(2026-01-01 00:00:00.5 UTC))).unwrap();
         assert_eq!(
             lease,
@@ -168,9 +182,10 @@ mod tests {
 
     #[test]
     fn failures_are_cut() {
-        let many = (0..100).map(|number| (format!("banks/t{number:03}"), "ä".repeat(1000))).collect();
-        let told: BTreeMap<String, String> = serde_json::from_str(&failures(&many)).unwrap();
+        let many = (0..100).map(|number| (key(&format!("t{number:03}")), (number, "ä".repeat(1000)))).collect();
+        let told = Report::new(100, &many).failures;
         assert_eq!(told.len(), MOST_FAILURES);
         assert!(told.values().all(|reason| reason.len() == LONGEST_REASON));
+        assert_eq!(told.first_key_value().unwrap().0, "banks/t036", "the oldest are left out");
     }
 }

@@ -1,9 +1,9 @@
 //! The watch on Tenants and what follows from it, one task for all tenants.
 //!
-//! Loading is level-triggered: a change that arrives while its tenant is being loaded is looked at when that ends, so
-//! a tenant is only ever loaded once at a time and always ends up as its newest object says.
+//! Each tenant is only ever loaded once at a time. What a change asks of a tenant that is being loaded is done at once if
+//! it takes no loading (suspending, deleting, settings), and otherwise when the load ends: the newest object decides.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::Key;
 use super::applied::Applied;
 use super::connection::{self, Connection};
-use super::lease::Report;
+use super::lease::{Failures, Report};
 use super::load::{self, LoadError, Loaded};
 use super::plan::{Need, Plan, plan};
 use crate::clock::Clock;
@@ -41,6 +41,23 @@ struct Served {
     loaded: Loaded,
     connection: Connection,
     settings: TenantSettings,
+}
+
+impl Served {
+    /// What requests get to see of it.
+    fn snapshot(&mut self, name: &str) -> Arc<Tenant> {
+        let tenant = Arc::new(Tenant {
+            name: name.to_owned(),
+            claim_id: self.loaded.holding.claim,
+            settings: self.settings.clone(),
+            pool: self.connection.pool.clone(),
+            engine: self.connection.engine.clone(),
+            keys: self.loaded.signing_keys.clone(),
+            data_key: self.loaded.data_key.clone(),
+        });
+        self.connection.used_by(&tenant);
+        tenant
+    }
 }
 
 /// What is known of one Tenant object.
@@ -81,8 +98,7 @@ pub(super) struct Registry {
     /// Namespace whose Tenant a name in the directory is. A name belongs to one Tenant at a time.
     holders: HashMap<String, String>,
     applied: Applied,
-    /// Why tenants are not as their objects say, by [`Key`].
-    failures: BTreeMap<String, String>,
+    failures: Failures,
     /// Objects of a list that is not complete yet.
     listed: Vec<TenantObject>,
     /// The replica has caught up when it has applied this version, the newest of the first list.
@@ -109,7 +125,7 @@ impl Registry {
             slots: HashMap::new(),
             holders: HashMap::new(),
             applied: Applied::default(),
-            failures: BTreeMap::new(),
+            failures: Failures::default(),
             listed: Vec::new(),
             caught_up_at: None,
             permits: Arc::new(Semaphore::new(PARALLEL)),
@@ -137,6 +153,8 @@ impl Registry {
             }
             self.report();
         }
+        // The Lease goes while the rest is closed: the replica serves nobody any more.
+        drop(std::mem::replace(&mut self.reports, watch::Sender::new(None)));
         self.work.clear();
         for key in self.slots.keys().cloned().collect::<Vec<_>>() {
             self.unload(&key);
@@ -203,13 +221,13 @@ impl Registry {
     /// Makes the tenant what its newest object says, or starts what that takes.
     fn advance(&mut self, key: &Key) {
         let Some(slot) = self.slots.get_mut(key) else { return self.applied.settled(key, u64::MAX) };
-        if slot.loading {
-            return;
-        }
+        let loading = slot.loading;
         let Some(object) = slot.object.clone() else {
             self.unload(key);
             self.cleared(key);
-            self.slots.remove(key);
+            if !loading {
+                self.slots.remove(key);
+            }
             return self.applied.settled(key, u64::MAX);
         };
         if slot.served.as_ref().is_some_and(|served| !served.loaded.holding.is_of(&object)) {
@@ -228,6 +246,7 @@ impl Registry {
             Ok(Plan::Serve { settings, need }) => {
                 self.serve(key, Some(settings.clone()));
                 match need {
+                    Some(_) if loading => return,
                     Some(need) => return self.load(key, version(&object), settings, need),
                     None => self.cleared(key),
                 }
@@ -257,18 +276,16 @@ impl Registry {
             Done::Loaded { key, version: loaded_version, settings, reconnected, result } => {
                 let Some(slot) = self.slots.get_mut(&key) else { return };
                 slot.loading = false;
-                let newest = slot.object.as_deref().map(version);
-                let failed = result.is_err();
+                self.applied.settled(&key, loaded_version);
                 match result {
                     Ok(loaded) => self.loaded(&key, *loaded, settings, reconnected),
-                    Err(error) => self.fail(&key, error.to_string()),
+                    Err(error) if slot.object.as_deref().map(version) == Some(loaded_version) => {
+                        self.fail(&key, error.to_string());
+                        return self.retry_later(&key);
+                    }
+                    Err(error) => tracing::info!(tenant = %key, %error, "a load that is out of date failed"),
                 }
-                self.applied.settled(&key, loaded_version);
-                if failed && newest == Some(loaded_version) {
-                    self.retry_later(&key);
-                } else {
-                    self.advance(&key);
-                }
+                self.advance(&key);
             }
             Done::Retry { key, number } => {
                 if self.slots.get(&key).is_some_and(|slot| slot.retries == number) {
@@ -283,6 +300,8 @@ impl Registry {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let connection = match slot.served.take() {
             Some(served) if !reconnected => served.connection,
+            // Unloaded in the meantime, and the connection with it.
+            None if !reconnected => return,
             old => {
                 self.retiring.extend(old.map(|served| served.connection.retire().boxed()));
                 Connection::new(loaded.pool.clone(), Arc::clone(&self.clock))
@@ -298,16 +317,7 @@ impl Registry {
         if let Some(settings) = settings {
             served.settings = settings;
         }
-        let tenant = Arc::new(Tenant {
-            name: key.name.clone(),
-            claim_id: served.loaded.holding.claim,
-            settings: served.settings.clone(),
-            pool: served.connection.pool.clone(),
-            engine: served.connection.engine.clone(),
-            keys: served.loaded.signing_keys.clone(),
-            data_key: served.loaded.data_key.clone(),
-        });
-        served.connection.used_by(&tenant);
+        let tenant = served.snapshot(&key.name);
         self.put(key, State::Serving(tenant));
     }
 
@@ -332,7 +342,7 @@ impl Registry {
 
     /// The tenant is as its object says.
     fn cleared(&mut self, key: &Key) {
-        self.failures.remove(&key.to_string());
+        self.failures.remove(key);
         if let Some(slot) = self.slots.get_mut(key) {
             slot.failures = 0;
             slot.retries += 1;
@@ -347,7 +357,8 @@ impl Registry {
         } else {
             self.put(key, State::Unavailable(reason.clone()));
         }
-        self.failures.insert(key.to_string(), reason);
+        let version = self.slots.get(key).and_then(|slot| slot.object.as_deref()).map_or(0, version);
+        self.failures.insert(key.clone(), (version, reason));
     }
 
     fn retry_later(&mut self, key: &Key) {
@@ -379,11 +390,10 @@ impl Registry {
         }
         self.directory.mark_synced();
         self.reports.send_if_modified(|told| {
-            let news = told.as_ref().is_none_or(|told| told.applied != applied || told.failures != self.failures);
-            if news {
-                *told = Some(Report { applied, failures: self.failures.clone() });
-            }
-            news
+            let news = Report::new(applied, &self.failures);
+            let changed = told.as_ref() != Some(&news);
+            *told = Some(news);
+            changed
         });
     }
 }
@@ -403,11 +413,135 @@ fn backoff(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use axum::body::Body;
+    use axum::http::{Request, Response, StatusCode};
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::tenant::TenantError;
+
+    /// A registry whose Kubernetes API has no Secret at all.
+    fn registry() -> (Registry, watch::Receiver<Option<Report>>) {
+        let service = tower::service_fn(|_: Request<kube::client::Body>| async {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+                                "message": "no such secret", "code": 404});
+            let answer = Response::builder().status(StatusCode::NOT_FOUND).body(Body::from(status.to_string()));
+            Ok::<_, Infallible>(answer.unwrap())
+        });
+        let (reports, told) = watch::channel(None);
+        let directory = Arc::new(Directory::new(None));
+        (Registry::new(Client::new(service, "default"), directory, crate::clock::system(), 50, reports), told)
+    }
+
+    fn tenant(name: &str, version: u64, spec: &Value, hosts: &[&str]) -> TenantObject {
+        let condition = |kind| {
+            json!({"type": kind, "status": "True", "reason": "R", "message": "",
+                   "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let object = json!({
+            "apiVersion": "finaiflow.io/v1alpha1", "kind": "Tenant", "spec": spec,
+            "metadata": {"name": name, "namespace": "banks", "uid": name, "resourceVersion": version.to_string()},
+            "status": {
+                "claimID": "00000000000000aa", "hosts": hosts,
+                "conditions": [condition("SchemaReady"), condition("CredentialsReady")],
+                "secrets": [{"name": format!("{name}.database"), "purpose": "database", "generation": 1}],
+            },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn suspended(name: &str, version: u64, hosts: &[&str]) -> TenantObject {
+        tenant(name, version, &json!({"suspend": true}), hosts)
+    }
+
+    impl Registry {
+        fn list(&mut self, objects: Vec<TenantObject>) {
+            self.event(Event::Init);
+            for object in objects {
+                self.event(Event::InitApply(object));
+            }
+            self.event(Event::InitDone);
+            self.report();
+        }
+
+        fn found(&self, host: Option<&str>, name: Option<&str>) -> TenantError {
+            self.directory.resolve(host, name).unwrap_err()
+        }
+    }
 
     #[test]
     fn retries_slow_down_to_a_minute() {
         let waits: Vec<_> = [0, 1, 5, 6, 7, u32::MAX].map(|failures| backoff(failures).as_secs()).into();
         assert_eq!(waits, [1, 2, 32, 60, 60, 60]);
+    }
+
+    #[tokio::test]
+    async fn a_list_is_the_whole_truth() {
+        let (mut registry, told) = registry();
+        registry.event(Event::Init);
+        registry.event(Event::InitApply(suspended("acme", 30, &[])));
+        registry.report();
+        assert!(!registry.directory.ready() && told.borrow().is_none(), "half a list is nothing");
+        registry.list(vec![suspended("acme", 30, &[]), suspended("globex", 20, &[])]);
+        assert!(registry.directory.ready());
+        assert_eq!(*told.borrow(), Some(Report::new(30, &Failures::new())));
+
+        registry.list(vec![suspended("globex", 20, &[])]);
+        assert_eq!(registry.found(None, Some("acme")), TenantError::NotFound);
+        assert_eq!(registry.found(None, Some("globex")), TenantError::Suspended);
+        assert_eq!(*told.borrow(), Some(Report::new(30, &Failures::new())), "it never goes back");
+    }
+
+    #[tokio::test]
+    async fn a_host_moves_to_the_tenant_that_was_given_it_last() {
+        let (mut registry, _told) = registry();
+        registry.list(vec![suspended("acme", 10, &["pay.example"]), suspended("globex", 11, &[])]);
+        registry.list(vec![tenant("acme", 21, &json!({}), &["pay.example"]), suspended("globex", 20, &[])]);
+        assert!(registry.work.next().await.is_some());
+        registry.list(vec![suspended("globex", 31, &["pay.example"]), suspended("acme", 30, &[])]);
+        assert_eq!(registry.found(Some("pay.example"), Some("acme")), TenantError::Ambiguous);
+        assert_eq!(registry.found(Some("pay.example"), None), TenantError::Suspended);
+    }
+
+    #[tokio::test]
+    async fn a_failed_load_is_told_as_applied_and_retried() {
+        let (mut registry, told) = registry();
+        registry.list(vec![tenant("acme", 10, &json!({}), &[])]);
+        assert!(told.borrow().is_none(), "not caught up while loading");
+        let done = registry.work.next().await.unwrap();
+        registry.done(done);
+        registry.report();
+        let reason = "Secret acme.database: no such secret (404)".to_owned();
+        let failures = Failures::from([(Key { namespace: "banks".into(), name: "acme".into() }, (10, reason.clone()))]);
+        assert_eq!(*told.borrow(), Some(Report::new(10, &failures)));
+        assert_eq!(registry.found(None, Some("acme")), TenantError::Unavailable(reason));
+
+        tokio::time::pause();
+        let retry = registry.work.next().await.unwrap();
+        registry.done(retry);
+        assert_eq!(registry.work.len(), 1, "the next attempt runs");
+    }
+
+    #[tokio::test]
+    async fn suspending_and_deleting_do_not_wait_for_a_load() {
+        let (mut registry, told) = registry();
+        registry.list(vec![tenant("acme", 10, &json!({}), &[])]);
+        registry.event(Event::Apply(suspended("acme", 11, &[])));
+        assert_eq!(registry.found(None, Some("acme")), TenantError::Suspended);
+        let done = registry.work.next().await.unwrap();
+        registry.done(done);
+        assert_eq!(registry.found(None, Some("acme")), TenantError::Suspended, "an old failure changes nothing");
+
+        registry.event(Event::Apply(tenant("acme", 12, &json!({}), &[])));
+        registry.event(Event::Delete(tenant("acme", 13, &json!({}), &[])));
+        assert_eq!(registry.found(None, Some("acme")), TenantError::NotFound);
+        let done = registry.work.next().await.unwrap();
+        registry.done(done);
+        registry.report();
+        assert_eq!(registry.found(None, Some("acme")), TenantError::NotFound);
+        assert!(registry.slots.is_empty());
+        assert_eq!(*told.borrow(), Some(Report::new(13, &Failures::new())));
     }
 }
