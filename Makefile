@@ -41,8 +41,7 @@ test-story: ## the whole path on a cluster of its own
 
 generate: ## custom resource definitions and OpenAPI description, from the Rust types
 	cargo run --locked --quiet -p finaiflow-crds --bin generate
-	cargo run --locked --quiet -p finaiflow-api -- openapi >config/openapi.json.new
-	mv config/openapi.json.new config/openapi.json
+	json=$$(cargo run --locked --quiet -p finaiflow-api -- openapi) && printf '%s\n' "$$json" >config/openapi.json
 
 fmt: ## format the Rust sources
 	cargo fmt --all
