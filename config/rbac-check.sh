@@ -47,6 +47,7 @@ no  api finaiflow-system get secrets/finaiflow-postgres-admin
 # Rights: handed on, never gained.
 yes operator banks create roles.rbac.authorization.k8s.io
 yes operator banks patch rolebindings.rbac.authorization.k8s.io
+no  operator banks delete roles.rbac.authorization.k8s.io
 no  operator banks bind roles.rbac.authorization.k8s.io
 no  operator banks escalate roles.rbac.authorization.k8s.io
 no  operator - create roles.rbac.authorization.k8s.io
@@ -59,6 +60,7 @@ no  api banks create roles.rbac.authorization.k8s.io
 # A tenant's other children.
 yes operator banks patch cronjobs.batch
 yes operator banks watch jobs.batch
+no  operator banks delete cronjobs.batch
 no  operator banks create jobs.batch
 no  operator - patch cronjobs.batch
 yes operator banks patch networkpolicies.networking.k8s.io
