@@ -8,6 +8,8 @@ pub mod controller;
 pub mod delete;
 pub mod dereference;
 pub mod hosts;
+#[cfg(test)]
+mod scenario;
 pub mod secret_plan;
 pub mod serving;
 pub mod update_status;

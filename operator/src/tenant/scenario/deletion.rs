@@ -1,0 +1,95 @@
+//! Deleting keeps or drops what the Tenant owns, and nothing else.
+
+use serde_json::json;
+
+use super::{World, reasons};
+use crate::catalog::ClaimState;
+use crate::catalog::fake::Fault;
+use crate::error::Reason;
+
+#[tokio::test]
+async fn retain_closes_logins_and_keeps_data_and_keys() {
+    let mut world = World::ready(json!({"deletionPolicy": "Retain"})).await;
+    world.cluster.delete_tenant("acme");
+    let (result, facts) = world.visit_and_tell("acme").await;
+    result.unwrap();
+    assert_eq!(reasons(&facts), ["Released"]);
+    assert_eq!(world.cluster.tenant("acme"), None);
+    {
+        let state = world.catalog.state.lock().unwrap();
+        assert_eq!((state.claims[0].state, state.logins.len()), (ClaimState::Released, 0));
+        assert_eq!((state.schemas.len(), state.roles.len()), (1, 5));
+    }
+    let left: Vec<_> = world.cluster.versions().into_keys().collect();
+    assert_eq!(
+        left,
+        ["/api/v1/namespaces/banks/secrets/acme.data-key", "/api/v1/namespaces/banks/secrets/acme.signing-keys"]
+    );
+
+    world.cluster.create_tenant("acme", &json!({}));
+    assert_eq!(world.visit("acme").await.unwrap_err().reason(), Reason::ClaimReleased);
+    world.cluster.delete_tenant("acme");
+    assert_eq!(world.catalog.state.lock().unwrap().claims[0].state, ClaimState::Released);
+}
+
+#[tokio::test]
+async fn delete_drops_exactly_what_was_made() {
+    let mut world = World::ready(json!({"deletionPolicy": "Delete"})).await;
+    {
+        let mut state = world.catalog.state.lock().unwrap();
+        state.schemas.insert("bystander".to_owned(), "role postgres".to_owned());
+        state.roles.insert("ff_other".to_owned());
+    }
+    world.cluster.delete_tenant("acme");
+    let (result, facts) = world.visit_and_tell("acme").await;
+    result.unwrap();
+    assert_eq!(reasons(&facts), ["Dropped"]);
+    let state = world.catalog.state.lock().unwrap();
+    assert_eq!(state.claims[0].state, ClaimState::Dropped);
+    assert_eq!(state.schemas.len(), 1);
+    assert!(state.roles.iter().eq(["ff_other"]));
+    assert!(world.cluster.versions().is_empty());
+}
+
+#[tokio::test]
+async fn a_tenant_that_was_never_visited_just_goes() {
+    let mut world = World::new();
+    world.cluster.create_tenant("acme", &json!({"deletionPolicy": "Delete"}));
+    world.cluster.edit_tenant("acme", |tenant| {
+        tenant["metadata"]["finalizers"] = json!(["finaiflow.io/tenant", "example.org/other"]);
+    });
+    world.cluster.delete_tenant("acme");
+    world.settle("acme").await;
+    let tenant = world.cluster.tenant("acme").unwrap();
+    assert_eq!(tenant["metadata"]["finalizers"], json!(["example.org/other"]), "others' finalizers stay");
+    assert_eq!(world.catalog.state.lock().unwrap().writes, 0);
+}
+
+#[tokio::test]
+async fn an_unreachable_database_holds_the_tenant_back() {
+    let mut world = World::ready(json!({"deletionPolicy": "Delete"})).await;
+    world.cluster.delete_tenant("acme");
+    world.catalog.state.lock().unwrap().fault = Some((1, Fault::Before));
+    let (result, facts) = world.visit_and_tell("acme").await;
+    assert_eq!(result.unwrap_err().reason(), Reason::DatabaseUnavailable);
+    assert_eq!(reasons(&facts), ["DatabaseUnavailable"]);
+    assert_eq!(world.condition("Ready"), "False/DatabaseUnavailable");
+    assert!(
+        world.cluster.tenant("acme").unwrap()["metadata"]["finalizers"].to_string().contains("finaiflow.io/tenant")
+    );
+    world.settle("acme").await;
+    assert_eq!(world.cluster.tenant("acme"), None);
+}
+
+#[tokio::test]
+async fn a_retained_bank_can_still_be_dropped_while_its_tenant_is_leaving() {
+    let mut world = World::ready(json!({"deletionPolicy": "Retain"})).await;
+    world.cluster.edit_tenant("acme", |tenant| {
+        tenant["metadata"]["finalizers"] = json!(["finaiflow.io/tenant", "example.org/other"]);
+    });
+    world.cluster.delete_tenant("acme");
+    world.settle("acme").await;
+    assert_eq!(world.catalog.state.lock().unwrap().claims[0].state, ClaimState::Released);
+    world.settle("acme").await;
+    assert_eq!(world.catalog.state.lock().unwrap().schemas.len(), 1, "our part is done");
+}
