@@ -137,7 +137,8 @@ impl Registry {
     /// Follows the Tenants until `stop`; then ends every ledger writer and closes every pool.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let tenants: Api<TenantObject> = Api::all(self.client.clone());
-        let mut events = pin!(watcher(tenants, Config::default().page_size(PAGE)).default_backoff());
+        let events = watcher(tenants, Config::default().page_size(PAGE)).default_backoff().modify(prune);
+        let mut events = pin!(events);
         let mut count = interval(COUNT);
         loop {
             tokio::select! {
@@ -154,7 +155,7 @@ impl Registry {
             self.report();
         }
         // The Lease goes while the rest is closed: the replica serves nobody any more.
-        drop(std::mem::replace(&mut self.reports, watch::Sender::new(None)));
+        self.reports = watch::Sender::new(None);
         self.work.clear();
         for key in self.slots.keys().cloned().collect::<Vec<_>>() {
             self.unload(&key);
@@ -201,11 +202,9 @@ impl Registry {
         self.caught_up_at.get_or_insert(newest);
     }
 
-    /// Takes note of an object that exists. Fields that nothing here reads are dropped: they are most of its size.
-    fn see(&mut self, mut object: TenantObject) -> Key {
+    /// Takes note of an object that exists.
+    fn see(&mut self, object: TenantObject) -> Key {
         let (key, version) = (key(&object), version(&object));
-        object.metadata.managed_fields = None;
-        object.metadata.annotations = None;
         self.applied.seen(&key, version);
         self.slots.entry(key.clone()).or_default().object = Some(Arc::new(object));
         key
@@ -396,6 +395,12 @@ impl Registry {
             changed
         });
     }
+}
+
+/// Drops what nothing here reads: most of an object's size.
+fn prune(object: &mut TenantObject) {
+    object.metadata.managed_fields = None;
+    object.metadata.annotations = None;
 }
 
 fn key(object: &TenantObject) -> Key {
