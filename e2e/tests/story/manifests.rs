@@ -1,6 +1,6 @@
 //! Charts and overlays are accepted by the real API server.
 
-use finaiflow_e2e::{kubectl, run};
+use finaiflow_e2e::{SYSTEM, kubectl, run};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -13,14 +13,14 @@ fn helm(args: &[&str]) -> String {
 #[test]
 fn charts_lint_and_render_for_the_api_server() {
     let chart = format!("{ROOT}/charts/finaiflow");
-    let dev = format!("{chart}/values-dev.yaml");
-    let _ = helm(&["lint", &format!("{ROOT}/charts/finaiflow-crds")]);
-    for values in [&["-n", "finaiflow-system"][..], &["-n", "finaiflow-system", "-f", &dev]] {
-        let _ = helm(&[&["lint", &chart], values].concat());
-        let rendered = helm(&[&["template", "finaiflow", &chart], values].concat());
-        let output =
-            run("kubectl", &["apply", "--dry-run=server", "--server-side", "--force-conflicts", "-f", "-"], &rendered);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let _ = helm(&["lint", "--strict", &format!("{ROOT}/charts/finaiflow-crds")]);
+    for values in ["charts/finaiflow/values-dev.yaml", "config/base/values.yaml"] {
+        let values = format!("{ROOT}/{values}");
+        let _ = helm(&["lint", "--strict", &chart, "-n", SYSTEM, "-f", &values]);
+        let rendered = helm(&["template", "finaiflow", &chart, "-n", SYSTEM, "-f", &values]);
+        let dry_run = ["apply", "--dry-run=server", "--server-side", "--force-conflicts", "-f", "-"];
+        let output = run("kubectl", &dry_run, &rendered);
+        assert!(output.status.success(), "{values}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
