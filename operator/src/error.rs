@@ -238,3 +238,42 @@ impl<T> OnServer<T> for catalog::Result<T> {
         self.map_err(|source| Error::Catalog { server: server.to_owned(), source })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use finaiflow_schema::{Conflict, Error as Schema};
+
+    use super::*;
+
+    fn reason(error: Schema) -> Reason {
+        Error::Catalog { server: "primary".to_owned(), source: error.into() }.reason()
+    }
+
+    #[test]
+    fn what_postgresql_says_decides_who_must_act() {
+        let conflict = |what: &str| {
+            Schema::Conflict(Conflict { what: what.to_owned(), namespace: "a".to_owned(), name: "b".to_owned() })
+        };
+        let database = |sqlstate: &str| Schema::Database { sqlstate: sqlstate.to_owned(), message: String::new() };
+        for (error, expected) in [
+            (conflict("tenant name acme"), Reason::NameConflict),
+            (conflict("schema t_acme"), Reason::SchemaConflict),
+            (Schema::Foreign { object: "schema x".to_owned(), owner: "y".to_owned() }, Reason::SchemaConflict),
+            (Schema::NewerVersion { found: 9, known: 3 }, Reason::MigrationRefused),
+            (Schema::Unavailable(String::new()), Reason::DatabaseUnavailable),
+            (Schema::ReadOnly, Reason::DatabaseUnavailable),
+            (Schema::Denied(String::new()), Reason::DatabaseUnavailable),
+            (database("40P01"), Reason::DatabaseUnavailable),
+            (database("42601"), Reason::DatabaseError),
+        ] {
+            assert_eq!(reason(error), expected);
+        }
+    }
+
+    #[test]
+    fn a_newer_operator_is_recognised() {
+        let error = |source: Schema| Error::Catalog { server: "primary".to_owned(), source: source.into() };
+        assert!(error(Schema::Fenced { held: 1, current: 2 }).is_fenced());
+        assert!(!error(Schema::ReadOnly).is_fenced());
+    }
+}

@@ -175,3 +175,36 @@ impl Story {
         std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_sentences() {
+        let claim = ClaimId::from_random(1);
+        let facts = [
+            Fact::Claimed { claim, schema: "t_a".to_owned(), server: "primary".to_owned() },
+            Fact::Migrated { from: Some(2), to: 3 },
+            Fact::DriftCorrected(vec!["role x".to_owned(), "role y".to_owned()]),
+            Fact::Released { claim, schema: "t_a".to_owned() },
+        ];
+        assert_eq!(
+            facts.map(|fact| fact.to_string()),
+            [
+                "Recorded claim 0000000000000001, which holds schema t_a on server primary.",
+                "Migrated the schema from version 2 to 3.",
+                "Not as declared, put right: role x, role y.",
+                "Closed the logins and released claim 0000000000000001; schema t_a and the keys are retained.",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_conflict_is_one_kind_of_event() {
+        let not_ready = |reason: &str| Fact::NotReady { reason: reason.to_owned(), message: String::new() };
+        assert_eq!(not_ready("SchemaConflict").reason(), "Conflict");
+        assert_eq!(not_ready("KeyLost").reason(), "KeyLost");
+        assert!(not_ready("KeyLost").is_warning() && !Fact::Ready(String::new()).is_warning());
+    }
+}

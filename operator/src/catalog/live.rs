@@ -20,8 +20,7 @@ use super::{
 use crate::config::{self, Config, SslMode};
 
 const POOL: u32 = 8;
-/// The visits that wait for one server at start must together stay below a visit's own limit.
-const ACQUIRE: Duration = Duration::from_secs(3);
+const ACQUIRE: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_mins(5);
 
 /// Real servers.
@@ -104,7 +103,11 @@ impl Server {
     }
 
     async fn epoch(&self) -> Result<i64> {
-        self.epoch.get_or_try_init(|| self.take_over()).await.copied()
+        // Visits that wait for the one that is connecting must not each start over after it.
+        match tokio::time::timeout(ACQUIRE, self.epoch.get_or_try_init(|| self.take_over())).await {
+            Ok(epoch) => epoch.copied(),
+            Err(_) => Err(finaiflow_schema::Error::Unavailable("no connection yet".to_owned()).into()),
+        }
     }
 
     async fn take_over(&self) -> Result<i64> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use finaiflow_crds::Tenant;
-use finaiflow_crds::condition::{self, ConditionType};
+use finaiflow_crds::condition::{self, ConditionType, Truth};
 use finaiflow_crds::names::{API_SERVER, LABEL_COMPONENT, LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
@@ -23,7 +23,8 @@ use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, predicates, watc
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::{Visit, report, serving, update_status, visit};
+use super::serving::{self, Replica, Verdict};
+use super::{Visit, report, update_status, visit};
 use crate::backoff::{self, Backoff};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -91,21 +92,25 @@ pub fn leases(
         })
         .flat_map(move |_| {
             let replicas = serving::alive(&store.state(), now());
-            stream::iter(waiting_for(&tenants.state(), &replicas))
+            stream::iter(to_judge_again(&tenants.state(), &replicas))
         })
         .boxed()
 }
 
-/// The Tenants whose Serving is not True although the replicas have got that far.
-fn waiting_for(tenants: &[Arc<Tenant>], replicas: &[serving::Replica]) -> Vec<ObjectRef<Tenant>> {
+/// The provisioned Tenants of which the replicas say something else than the status.
+fn to_judge_again(tenants: &[Arc<Tenant>], replicas: &[Replica]) -> Vec<ObjectRef<Tenant>> {
     let is_due = |tenant: &&Arc<Tenant>| {
-        let Some(status) = &tenant.status else { return false };
-        let Some(condition) = condition::find(&status.conditions, ConditionType::Serving) else { return false };
+        let conditions = tenant.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let provisioned = [ConditionType::SchemaReady, ConditionType::CredentialsReady];
+        let Some(serving) = condition::find(conditions, ConditionType::Serving) else { return false };
+        if !provisioned.iter().all(|kind| condition::is_true(conditions, *kind)) {
+            return false;
+        }
         let at_least = serving::version(tenant.metadata.resource_version.as_deref());
         match serving::judge(replicas, &update_status::key(tenant), at_least) {
-            serving::Verdict::Served => condition.status != "True",
-            serving::Verdict::Failed(why) => condition.message != why,
-            serving::Verdict::NoReplica | serving::Verdict::Behind(_) => false,
+            Verdict::Served => serving.status != Truth::True.as_str(),
+            Verdict::Failed(why) => serving.message != why,
+            Verdict::NoReplica | Verdict::Behind(_) => false,
         }
     };
     tenants.iter().filter(is_due).map(|tenant| ObjectRef::from_obj(&**tenant)).collect()
@@ -215,4 +220,74 @@ async fn reconcile<C: Catalog>(tenant: Arc<Tenant>, operator: Arc<Operator<C>>) 
 /// A write that met another one, or one lost answer of the API server, is retried before anybody hears of it.
 fn is_worth_reporting(error: &Error, failures: u32) -> bool {
     failures > 0 || error.reason() != Reason::KubernetesError
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn tenant(version: &str, schema: &str, serving: &str, message: &str) -> Arc<Tenant> {
+        let condition = |kind: &str, status: &str, message: &str| {
+            json!({"type": kind, "status": status, "reason": "X", "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let tenant = json!({
+            "apiVersion": "finaiflow.io/v1alpha1", "kind": "Tenant",
+            "metadata": {"name": "acme", "namespace": "banks", "resourceVersion": version},
+            "spec": {},
+            "status": {"conditions": [condition("SchemaReady", schema, ""), condition("CredentialsReady", "True", ""),
+                condition("Serving", serving, message)]},
+        });
+        Arc::new(serde_json::from_value(tenant).unwrap())
+    }
+
+    #[test]
+    fn a_lease_concerns_only_tenants_it_says_news_of() {
+        let served = Replica { name: "a".to_owned(), applied: 100, failures: BTreeMap::new() };
+        let mut failing = served.clone();
+        failing.failures.insert("banks/acme".to_owned(), "no login".to_owned());
+        let why = "replica a cannot serve the Tenant: no login";
+        for (tenant, replica, due) in [
+            (tenant("100", "True", "False", ""), &served, true),
+            (tenant("101", "True", "False", ""), &served, false),
+            (tenant("100", "True", "True", ""), &served, false),
+            (tenant("100", "False", "Unknown", ""), &served, false),
+            (tenant("100", "True", "True", ""), &failing, true),
+            (tenant("100", "True", "False", why), &failing, false),
+        ] {
+            let found = to_judge_again(&[Arc::clone(&tenant)], std::slice::from_ref(replica));
+            assert_eq!(!found.is_empty(), due, "{tenant:?} {replica:?}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_reads_is_not_kept() {
+        let mut tenant = Tenant::clone(&tenant("1", "True", "True", ""));
+        tenant.metadata.managed_fields = Some(Vec::new());
+        tenant.metadata.annotations = Some(
+            [("kubectl.kubernetes.io/last-applied-configuration", "{}"), ("note", "x")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
+        );
+        prune(&mut tenant);
+        assert_eq!(tenant.metadata.managed_fields, None);
+        assert_eq!(tenant.annotations().keys().collect::<Vec<_>>(), ["note"]);
+    }
+
+    #[test]
+    fn a_single_conflict_of_writers_is_not_reported() {
+        let conflict = || Error::Kubernetes {
+            action: "write".to_owned(),
+            source: Box::new(kube::Error::Api(Box::new(
+                kube::core::Status::failure("changed", "Conflict").with_code(409),
+            ))),
+        };
+        assert!(!is_worth_reporting(&conflict(), 0));
+        assert!(is_worth_reporting(&conflict(), 1));
+        assert!(is_worth_reporting(&Error::Timeout(60), 0));
+    }
 }

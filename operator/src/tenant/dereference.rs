@@ -6,8 +6,8 @@ use finaiflow_crds::Tenant;
 use finaiflow_crds::names::{
     LABEL_TENANT, SecretPurpose, TENANT_FINALIZER, api_access_name, ledger_verification_name, network_policy_name,
 };
-use futures::future::try_join_all;
-use futures::try_join;
+use futures::future::join_all;
+use futures::{join, try_join};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Secret;
@@ -107,16 +107,12 @@ async fn holder<'a, C: Catalog>(ctx: &'a Context<C>, tenant: &Tenant) -> Result<
         }
     }
     match (&found, status_claim(tenant)) {
-        (None, Some(lost)) => {
-            let message =
-                format!("claim {lost} of this Tenant is not recorded on its server; its database was replaced");
-            Err(Error::refused(Reason::ClaimLost, message))
-        }
+        (None, Some(lost)) => Err(claim_lost(lost)),
         _ => Ok(found),
     }
 }
 
-/// The claims a Tenant left behind on any server, whatever their state, by UID.
+/// The claims a Tenant made on any server, whatever their state, by UID. One that its status names must be among them.
 pub async fn own_claims<'a, C: Catalog>(ctx: &'a Context<C>, tenant: &Tenant) -> Result<Vec<(&'a Server, Claim)>> {
     let uid = tenant.uid().unwrap_or_default();
     let mut own = Vec::new();
@@ -125,7 +121,10 @@ pub async fn own_claims<'a, C: Catalog>(ctx: &'a Context<C>, tenant: &Tenant) ->
         let mine = |claim: &Claim| claim.last_uid == uid && Some(&claim.namespace) == tenant.namespace().as_ref();
         own.extend(claims.into_iter().filter(mine).map(|claim| (server, claim)));
     }
-    Ok(own)
+    match status_claim(tenant) {
+        Some(lost) if own.is_empty() => Err(claim_lost(lost)),
+        _ => Ok(own),
+    }
 }
 
 /// The server in the status; before there is one, every server: names are unique in the installation.
@@ -138,6 +137,11 @@ fn servers_of<'a>(config: &'a Config, tenant: &Tenant) -> Result<Vec<&'a Server>
         let message = format!("server {} that has this tenant is not configured", database.instance);
         Error::refused(Reason::ClassNotFound, message)
     })
+}
+
+fn claim_lost(claim: &str) -> Error {
+    let message = format!("claim {claim} of this Tenant is not recorded on its server: is it another database?");
+    Error::refused(Reason::ClaimLost, message)
 }
 
 fn status_claim(tenant: &Tenant) -> Option<&str> {
@@ -172,15 +176,23 @@ async fn children<C: Catalog>(ctx: &Context<C>, tenant: &Tenant) -> Result<Child
         return Ok(Children::default());
     }
     let (client, namespace, name) = (&ctx.client, tenant.namespace().unwrap_or_default(), tenant.name_any());
-    let (secrets, role, role_binding, network_policy, cron_job, failed_job) = try_join!(
+    let (secrets, role, role_binding, network_policy, cron_job, failed_job) = join!(
         secrets(client, &namespace, &name),
         read(client, &namespace, api_access_name(&name)),
         read(client, &namespace, api_access_name(&name)),
         read(client, &namespace, network_policy_name(&name)),
         read(client, &namespace, ledger_verification_name(&name)),
         failed_job(client, &namespace, &name),
-    )?;
-    Ok(Children { secrets, role, role_binding, network_policy, cron_job, failed_job })
+    );
+    // Of several failures always the same one is told.
+    Ok(Children {
+        secrets: secrets?,
+        role: role?,
+        role_binding: role_binding?,
+        network_policy: network_policy?,
+        cron_job: cron_job?,
+        failed_job: failed_job?,
+    })
 }
 
 /// The Tenant's Secrets by purpose, whoever made them.
@@ -188,7 +200,7 @@ pub async fn secrets(client: &Client, namespace: &str, tenant: &str) -> Result<B
     let read = SecretPurpose::ALL.map(|purpose| async move {
         Ok::<_, Error>((purpose, read::<Secret>(client, namespace, purpose.secret_name(tenant)).await?))
     });
-    let found = try_join_all(read).await?;
+    let found = join_all(read).await.into_iter().collect::<Result<Vec<_>>>()?;
     Ok(found.into_iter().filter_map(|(purpose, secret)| Some((purpose, secret?))).collect())
 }
 

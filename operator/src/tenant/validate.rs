@@ -156,3 +156,29 @@ fn limits(tenant: &Tenant) -> Limits {
         statement_timeout_seconds: positive(tenant.spec.limits.statement_timeout_seconds),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::tests::config;
+    use super::*;
+
+    #[test]
+    fn a_new_tenant_goes_where_there_is_most_room() {
+        let config = config();
+        let servers: Vec<_> = [("a", 10), ("b", 5), ("c", 100)]
+            .map(|(name, capacity)| {
+                let server = config.database_classes[0].servers[0].clone();
+                Server { name: name.to_owned(), capacity, ..server }
+            })
+            .into();
+        let pick = |loads: [i64; 3]| {
+            let loads: Vec<_> = loads.into_iter().zip(&servers).collect();
+            least_loaded(&loads).map(|server| server.name.as_str())
+        };
+        assert_eq!(pick([3, 2, 4]), Some("b"));
+        assert_eq!(pick([3, 5, 4]), Some("a"), "b is full");
+        assert_eq!(pick([10, 5, 99]), Some("c"));
+        assert_eq!(pick([10, 5, 100]), None);
+        assert_eq!(pick([2, 2, 2]), Some("a"), "the first of equals");
+    }
+}

@@ -143,7 +143,7 @@ fn labels(tenant: &Tenant) -> BTreeMap<String, String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::tenant) mod tests {
     use serde_json::{Value, json};
 
     use super::*;

@@ -1,0 +1,88 @@
+//! Deleting keeps or drops exactly what the Tenant owns.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::ListParams;
+use serde_json::json;
+use sqlx::Connection;
+
+use crate::world::{World, eventually};
+
+async fn secrets(world: &World) -> Vec<String> {
+    use kube::ResourceExt;
+    let mut names: Vec<_> = world
+        .api::<Secret>(&world.banks)
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn retain_keeps_data_and_keys_and_closes_the_logins() {
+    let world = World::running().await;
+    world.replica().await;
+    world.create(&world.banks, "acme", json!({"deletionPolicy": "Retain"})).await;
+    world.ready("acme").await;
+    let schema = world.tenant("acme").await.status.unwrap().schema.unwrap().name;
+    let url = world.secret("acme.database", "DATABASE_URL").await;
+    let session = sqlx::PgConnection::connect(&url).await.unwrap();
+    world.delete(&world.banks, "acme").await;
+
+    assert_eq!(world.query("SELECT state FROM finaiflow_system.claims").await, ["released"]);
+    assert_eq!(world.query(&format!("SELECT count(*)::text FROM {schema}.users")).await, ["0"]);
+    let open = "SELECT rolname::text FROM pg_roles r JOIN finaiflow_system.claims c ON starts_with(r.rolname, 'ff_' || c.claim_id) WHERE rolcanlogin";
+    assert_eq!(world.query(open).await, Vec::<String>::new());
+    let mut session = session;
+    assert!(sqlx::query("SELECT 1").execute(&mut session).await.is_err(), "the session was ended");
+    eventually("what the Tenant owned is collected", async || {
+        let left = secrets(&world).await;
+        if left == ["acme.data-key", "acme.signing-keys"] { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+
+    world.create(&world.banks, "acme", json!({})).await;
+    let message = world.condition(&world.banks, "acme", "Stalled", "True", "ClaimReleased").await;
+    assert!(message.contains(&schema), "{message}");
+    world.delete(&world.banks, "acme").await;
+    assert_eq!(world.query("SELECT state FROM finaiflow_system.claims").await, ["released"]);
+    assert_eq!(secrets(&world).await, ["acme.data-key", "acme.signing-keys"]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn delete_drops_exactly_what_was_made() {
+    let world = World::running().await;
+    world.replica().await;
+    world.execute("CREATE SCHEMA t_bystander; CREATE TABLE t_bystander.t (id int)").await;
+    world.create(&world.banks, "acme", json!({"deletionPolicy": "Delete"})).await;
+    world.create(&world.banks, "globex", json!({"deletionPolicy": "Delete"})).await;
+    world.ready("acme").await;
+    world.ready("globex").await;
+    let session = sqlx::PgConnection::connect(&world.secret("acme.database", "DATABASE_URL").await).await.unwrap();
+    world.delete(&world.banks, "acme").await;
+    drop(session);
+
+    let kept = world.tenant("globex").await.status.unwrap().schema.unwrap().name;
+    let schemas = world.query("SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 't\\_%' ORDER BY 1").await;
+    assert_eq!(schemas, ["t_bystander", kept.as_str()]);
+    assert_eq!(world.query("SELECT state FROM finaiflow_system.claims ORDER BY name").await, ["dropped", "active"]);
+    assert_eq!(world.roles().await.len(), 5);
+    eventually("only the other bank's Secrets are left", async || {
+        let left = secrets(&world).await;
+        if left.len() == 4 && left.iter().all(|name| name.starts_with("globex.")) {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
+    })
+    .await;
+    world.ready("globex").await;
+    // The name is free again.
+    world.create(&world.banks, "acme", json!({})).await;
+    world.ready("acme").await;
+    world.end().await;
+}
