@@ -1,7 +1,9 @@
 //! Public identifiers: a prefix for the kind, then the place in the ledger in lower-case base32.
 //!
 //! A place is (epoch, sequence): the sequence grows by one per journal, the epoch when a ledger is restored, so an id
-//! is never used twice. Inside are big-endian bytes: 2 of epoch, 6 of sequence and, for a transaction, 1 of leg.
+//! is never used twice. The first epoch is drawn at random, so that one bank's id names nothing at another: money sent
+//! to it is refused instead of reaching a stranger. Inside are big-endian bytes: 4 of epoch, 6 of sequence and, for a
+//! transaction, 1 of leg.
 
 use std::fmt;
 use std::str::FromStr;
@@ -99,7 +101,7 @@ impl TryFrom<i16> for Leg {
 #[serde(try_from = "String", into = "String")]
 pub struct AccountId {
     /// Epoch of the ledger when the account was opened.
-    pub epoch: u16,
+    pub epoch: u32,
     /// Sequence of the journal that opened it.
     pub sequence: Sequence,
 }
@@ -109,7 +111,7 @@ pub struct AccountId {
 #[serde(try_from = "String", into = "String")]
 pub struct JournalId {
     /// Epoch of the ledger when the journal was written.
-    pub epoch: u16,
+    pub epoch: u32,
     /// Sequence of the journal.
     pub sequence: Sequence,
 }
@@ -124,16 +126,15 @@ pub struct TransactionId {
     pub leg: Leg,
 }
 
-const PLACE: usize = 8;
+const PLACE: usize = 10;
 
-fn place(epoch: u16, sequence: Sequence) -> [u8; PLACE] {
-    ((u64::from(epoch) << 48) | sequence.0).to_be_bytes()
+fn place(epoch: u32, sequence: Sequence) -> [u8; PLACE] {
+    let ([e0, e1, e2, e3], [_, _, s0, s1, s2, s3, s4, s5]) = (epoch.to_be_bytes(), sequence.0.to_be_bytes());
+    [e0, e1, e2, e3, s0, s1, s2, s3, s4, s5]
 }
 
-fn unplace(bytes: [u8; PLACE]) -> (u16, Sequence) {
-    let [high, low, ..] = bytes;
-    let sequence = u64::from_be_bytes(bytes) & Sequence::MAX.0;
-    (u16::from_be_bytes([high, low]), Sequence(sequence))
+fn unplace([e0, e1, e2, e3, s0, s1, s2, s3, s4, s5]: [u8; PLACE]) -> (u32, Sequence) {
+    (u32::from_be_bytes([e0, e1, e2, e3]), Sequence(u64::from_be_bytes([0, 0, s0, s1, s2, s3, s4, s5])))
 }
 
 pub(crate) fn write(f: &mut fmt::Formatter<'_>, prefix: &str, bytes: &[u8]) -> fmt::Result {
@@ -205,31 +206,32 @@ mod tests {
     fn public_forms_are_fixed() {
         let sequence = Sequence(1);
         let journal = JournalId { epoch: 1, sequence };
-        assert_eq!(AccountId { epoch: 1, sequence }.to_string(), "acc_aaaqaaaaaaaac");
-        assert_eq!(journal.to_string(), "trf_aaaqaaaaaaaac");
-        assert_eq!(TransactionId { journal, leg: Leg::Destination }.to_string(), "txn_aaaqaaaaaaaacai");
-        assert_eq!(serde_json::to_string(&journal).unwrap(), "\"trf_aaaqaaaaaaaac\"");
+        assert_eq!(AccountId { epoch: 1, sequence }.to_string(), "acc_aaaaaaiaaaaaaaab");
+        assert_eq!(journal.to_string(), "trf_aaaaaaiaaaaaaaab");
+        assert_eq!(TransactionId { journal, leg: Leg::Destination }.to_string(), "txn_aaaaaaiaaaaaaaabae");
+        assert_eq!(serde_json::to_string(&journal).unwrap(), "\"trf_aaaaaaiaaaaaaaab\"");
     }
 
     #[test]
     fn only_the_canonical_spelling_is_read() {
-        assert!("acc_aaaqaaaaaaaac".parse::<AccountId>().is_ok());
+        assert!("acc_aaaaaaiaaaaaaaab".parse::<AccountId>().is_ok());
         for refused in [
-            "acc_AAAQAAAAAAAAC",
-            "ACC_aaaqaaaaaaaac",
-            "trf_aaaqaaaaaaaac",
-            "acc_aaaqaaaaaaaad",
-            "acc_aaaqaaaaaaaa",
-            "acc_aaaqaaaaaaaacai",
-            "acc_aaaqaaaaaaaac=",
-            "acc_aaaqaaaaaaaa1",
-            "acc_aaaqaaaaaaaaé",
+            "acc_AAAAAAIAAAAAAAAB",
+            "ACC_aaaaaaiaaaaaaaab",
+            "trf_aaaaaaiaaaaaaaab",
+            "acc_aaaaaaiaaaaaaaa",
+            "acc_aaaaaaiaaaaaaaabae",
+            "acc_aaaaaaiaaaaaaaab=",
+            "acc_aaaaaaiaaaaaaaa1",
+            "acc_aaaaaaiaaaaaaaé",
             "acc_",
             "",
         ] {
             assert_eq!(refused.parse::<AccountId>(), Err(IdError::Malformed), "{refused}");
         }
-        assert_eq!("txn_aaaqaaaaaaaacaq".parse::<TransactionId>(), Err(IdError::Malformed), "leg 2");
+        assert!("txn_aaaaaaiaaaaaaaabae".parse::<TransactionId>().is_ok());
+        assert_eq!("txn_aaaaaaiaaaaaaaabaf".parse::<TransactionId>(), Err(IdError::Malformed), "trailing bits");
+        assert_eq!("txn_aaaaaaiaaaaaaaabai".parse::<TransactionId>(), Err(IdError::Malformed), "leg 2");
     }
 
     #[test]
@@ -242,7 +244,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ids_survive_their_text(epoch: u16, sequence in 0..1_u64 << 48, destination: bool) {
+        fn ids_survive_their_text(epoch: u32, sequence in 0..1_u64 << 48, destination: bool) {
             let sequence = Sequence(sequence);
             let journal = JournalId { epoch, sequence };
             let account = AccountId { epoch, sequence };
@@ -254,8 +256,8 @@ mod tests {
         }
 
         #[test]
-        fn a_text_that_is_read_is_the_text_that_is_written(text in "acc_[a-z2-7]{13}") {
-            if let Ok(id) = text.parse::<AccountId>() {
+        fn a_text_that_is_read_is_the_text_that_is_written(text in "txn_[a-z2-7]{18}") {
+            if let Ok(id) = text.parse::<TransactionId>() {
                 prop_assert_eq!(id.to_string(), text);
             }
         }

@@ -72,7 +72,7 @@ pub struct TrialBalance {
 #[derive(FromRow)]
 struct AccountRow {
     #[sqlx(try_from = "i32")]
-    epoch: u16,
+    epoch: u32,
     #[sqlx(try_from = "i64")]
     id: Sequence,
     owner_id: Uuid,
@@ -113,7 +113,7 @@ async fn account_row(pool: &PgPool, principal: Uuid, id: AccountId) -> Result<Op
     sqlx::query_as(ONE_ACCOUNT)
         .bind(principal)
         .bind(i64::from(id.sequence))
-        .bind(i32::from(id.epoch))
+        .bind(id.epoch.cast_signed())
         .fetch_optional(pool)
         .await
 }
@@ -161,7 +161,7 @@ pub async fn accounts(
 #[derive(FromRow)]
 struct TransactionRow {
     #[sqlx(try_from = "i32")]
-    epoch: u16,
+    epoch: u32,
     #[sqlx(try_from = "i64")]
     sequence: Sequence,
     #[sqlx(try_from = "i16")]

@@ -36,7 +36,7 @@ pub struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// Grows when the ledger is restored.
-    pub epoch: u16,
+    pub epoch: u32,
     /// The last journal.
     pub sequence: Sequence,
     /// Time of the last batch.

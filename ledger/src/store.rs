@@ -83,7 +83,7 @@ const INSERT_AUDIT: &str = "
 #[derive(FromRow)]
 struct HeadRow {
     #[sqlx(try_from = "i32")]
-    epoch: u16,
+    epoch: u32,
     #[sqlx(try_from = "i64")]
     sequence: Sequence,
     head_time: OffsetDateTime,
@@ -98,7 +98,7 @@ async fn lock_head(connection: &mut PgConnection) -> Result<Head, sqlx::Error> {
 #[derive(FromRow)]
 struct AccountRow {
     #[sqlx(try_from = "i32")]
-    epoch: u16,
+    epoch: u32,
     #[sqlx(try_from = "i64")]
     id: Sequence,
     kind: AccountKind,
@@ -191,7 +191,7 @@ fn named(commands: &[Command]) -> (Vec<i64>, Vec<&'static str>) {
 async fn write(connection: &mut PgConnection, from: Sequence, decision: &Decision) -> Result<(), sqlx::Error> {
     let head = decision.state.head;
     sqlx::query("SELECT apply_batch($1, $2, $3, $4, $5)")
-        .bind(i32::from(head.epoch))
+        .bind(head.epoch.cast_signed())
         .bind(i64::from(from))
         .bind(i64::from(head.sequence))
         .bind(decision.time)

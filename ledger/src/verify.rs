@@ -21,7 +21,7 @@ pub struct Report {
     /// When the last check was done.
     pub finished_at: OffsetDateTime,
     /// Epoch of the ledger.
-    pub epoch: u16,
+    pub epoch: u32,
     /// The last journal.
     pub sequence: Sequence,
     /// What is wrong: at most [`MAX_FINDINGS`], and then one `more-findings` that counts the rest.
@@ -54,7 +54,7 @@ pub struct Finding {
 #[derive(FromRow)]
 struct HeadRow {
     #[sqlx(try_from = "i32")]
-    epoch: u16,
+    epoch: u32,
     #[sqlx(try_from = "i64")]
     sequence: Sequence,
     started_at: OffsetDateTime,
@@ -78,7 +78,7 @@ struct FindingRow {
 impl From<FindingRow> for Finding {
     fn from(row: FindingRow) -> Self {
         let place =
-            |epoch, id| Some(AccountId { epoch: u16::try_from(epoch).ok()?, sequence: Sequence::try_from(id).ok()? });
+            |epoch, id| Some(AccountId { epoch: u32::try_from(epoch).ok()?, sequence: Sequence::try_from(id).ok()? });
         Self {
             check: row.name,
             account_id: row.account_epoch.zip(row.account_id).and_then(|(epoch, id)| place(epoch, id)),
@@ -116,7 +116,7 @@ pub async fn record(connection: &mut PgConnection, report: &Report) -> Result<()
     )
     .bind(report.started_at)
     .bind(report.finished_at)
-    .bind(i32::from(report.epoch))
+    .bind(report.epoch.cast_signed())
     .bind(i64::from(report.sequence))
     .bind(report.balanced())
     .bind(Json(&report.findings))

@@ -60,7 +60,8 @@ CREATE TABLE ledger_head (
     sequence bigint NOT NULL,
     head_time timestamptz NOT NULL
 );
-INSERT INTO ledger_head VALUES (1, 1, 0, 'epoch');
+-- Public ids hold the epoch: from a random start, the ids of two tenants do not coincide. Restores count up from it.
+INSERT INTO ledger_head VALUES (1, 1 + floor(random() * 2000000000)::int, 0, 'epoch');
 
 CREATE TABLE idempotency_keys (
     principal uuid NOT NULL,

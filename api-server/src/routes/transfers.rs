@@ -20,10 +20,10 @@ use crate::routes::movement::{self, memo_faults};
 #[serde(deny_unknown_fields)]
 pub struct NewTransfer {
     /// An own account.
-    #[schema(example = "acc_aaaqaaaaaaaac")]
+    #[schema(example = "acc_aaaaaaiaaaaaaaab")]
     from_account_id: String,
     /// Any account of the tenant.
-    #[schema(example = "acc_aaaqaaaaaaaai")]
+    #[schema(example = "acc_aaaaaaiaaaaaaaae")]
     to_account_id: String,
     /// Minor units.
     #[serde(deserialize_with = "amount")]
@@ -64,16 +64,16 @@ impl Validate for NewTransfer {
 #[schema(as = Transfer)]
 pub struct TransferView {
     /// Opaque id.
-    #[schema(value_type = String, example = "trf_aaaqaaaaaaaay")]
+    #[schema(value_type = String, example = "trf_aaaaaaiaaaaaaaam")]
     id: JournalId,
     /// Always `completed`.
     #[schema(value_type = String, example = "completed")]
     status: MovementStatus,
     /// The account debited.
-    #[schema(value_type = String, example = "acc_aaaqaaaaaaaac")]
+    #[schema(value_type = String, example = "acc_aaaaaaiaaaaaaaab")]
     from_account_id: AccountId,
     /// The account credited.
-    #[schema(value_type = String, example = "acc_aaaqaaaaaaaai")]
+    #[schema(value_type = String, example = "acc_aaaaaaiaaaaaaaae")]
     to_account_id: AccountId,
     /// Minor units.
     #[schema(value_type = i64, example = 2500)]

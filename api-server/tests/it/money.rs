@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{World, unique};
 
-const UNKNOWN: &str = "acc_aaaqaaaaab777";
+const UNKNOWN: &str = "acc_aaaaaaiaaaaaaaab";
 
 #[tokio::test]
 async fn refused_movements_change_nothing() {

@@ -11,7 +11,7 @@ use super::*;
 use crate::command::AuditContext;
 
 const START: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
-const EPOCH: u16 = 1;
+const EPOCH: u32 = 1;
 
 fn usd() -> Currency {
     "USD".parse().unwrap()
@@ -118,7 +118,7 @@ fn the_first_deposit_opens_the_settlement_account() {
     assert_eq!(decision.state.settlements[&usd()], account(2));
     let Answer::Decided(Outcome::Transaction(second)) = &decision.answers[2] else { panic!("{:?}", decision.answers) };
     assert_eq!((second.amount, second.balance_after), (20, 520));
-    assert_eq!(second.id.to_string(), "txn_aaaqaaaaaaaaiai");
+    assert_eq!(second.id.to_string(), "txn_aaaaaaiaaaaaaaaeae");
     let entries: Vec<_> = decision.batch.entries.iter().map(|e| (e.account_id.into(), e.seq, e.posted_after)).collect();
     assert_eq!(entries, [(2_i64, 1, -500), (1, 1, 500), (2, 2, -520), (1, 2, 520)]);
 }

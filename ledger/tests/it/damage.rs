@@ -128,13 +128,16 @@ async fn the_maintenance_role_records_what_it_found() {
     let bad = verify::run(&mut maintenance).await.unwrap();
     verify::record(&mut maintenance, &bad).await.unwrap();
 
-    let rows = sqlx::query("SELECT balanced, epoch, sequence, findings::text FROM ledger_verifications ORDER BY id")
-        .fetch_all(&mut maintenance)
-        .await
-        .unwrap();
-    let recorded: Vec<(bool, i32, i64)> =
-        rows.iter().map(|row| (row.get("balanced"), row.get("epoch"), row.get("sequence"))).collect();
-    assert_eq!(recorded, [(true, 1, 7), (false, 1, 7)]);
+    let rows = sqlx::query(
+        "SELECT balanced, epoch = (SELECT epoch FROM ledger_head) AS in_epoch, sequence, findings::text
+                            FROM ledger_verifications ORDER BY id",
+    )
+    .fetch_all(&mut maintenance)
+    .await
+    .unwrap();
+    let recorded: Vec<(bool, bool, i64)> =
+        rows.iter().map(|row| (row.get("balanced"), row.get("in_epoch"), row.get("sequence"))).collect();
+    assert_eq!(recorded, [(true, true, 7), (false, true, 7)]);
     assert_eq!(rows[0].get::<String, _>("findings"), "[]");
     let findings: serde_json::Value = serde_json::from_str(&rows[1].get::<String, _>("findings")).unwrap();
     assert_eq!(findings[0]["check"], "balance");

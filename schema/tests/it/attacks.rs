@@ -19,7 +19,7 @@ fn set(batch: &mut Batch, table: &str, row: usize, column: &str, value: impl Int
 
 /// Each changes one thing in the good batch of journals 6 (transfer) and 7 (withdrawal).
 const ATTACKS: &[Attack] = &[
-    ("wrong epoch", |b| b.epoch = 2, "FF001"),
+    ("wrong epoch", |b| b.epoch = 1, "FF001"),
     ("stale head", |b| b.from = 4, "FF001"),
     ("head skipped", |b| b.from = 6, "FF001"),
     ("an empty batch over a range", |b| b.body = Value::Null, "FF002"),

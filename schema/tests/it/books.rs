@@ -8,6 +8,7 @@ use uuid::Uuid;
 /// A call of `apply_batch`.
 #[derive(Debug, Clone)]
 pub struct Batch {
+    /// How far the epoch is from the head's.
     pub epoch: i32,
     pub from: i64,
     pub to: i64,
@@ -48,11 +49,11 @@ pub fn key(key: &str) -> Value {
 impl Batch {
     pub fn new(from: i64, to: i64, body: Value) -> Self {
         let time = OffsetDateTime::from_unix_timestamp(1_700_000_000 + to).unwrap();
-        Self { epoch: 1, from, to, time, body }
+        Self { epoch: 0, from, to, time, body }
     }
 
     pub async fn apply(&self, app: &mut PgConnection) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT apply_batch($1, $2, $3, $4, $5)")
+        sqlx::query("SELECT apply_batch($1 + (SELECT epoch FROM ledger_head), $2, $3, $4, $5)")
             .bind(self.epoch)
             .bind(self.from)
             .bind(self.to)

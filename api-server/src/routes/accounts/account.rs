@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 #[schema(as = Account)]
 pub struct AccountView {
     /// Opaque id.
-    #[schema(value_type = String, example = "acc_aaaqaaaaaaaac")]
+    #[schema(value_type = String, example = "acc_aaaaaaiaaaaaaaab")]
     id: AccountId,
     /// `checking`, `savings`, `business` or `investment`.
     #[serde(rename = "type")]

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 #[schema(as = Balance)]
 pub struct BalanceView {
     /// The account.
-    #[schema(value_type = String, example = "acc_aaaqaaaaaaaac")]
+    #[schema(value_type = String, example = "acc_aaaaaaiaaaaaaaab")]
     account_id: AccountId,
     /// ISO 4217 code.
     #[schema(value_type = String, example = "USD")]
@@ -56,7 +56,7 @@ problems!(ANY, TENANT, CALLER, &[Code::NotFound]);
 #[utoipa::path(
     get, path = "/api/v1/accounts/{id}/balance", tag = "accounts", operation_id = "get_balance",
     security(("bearer" = [])),
-    params(TenantHeader, ("id" = String, Path, description = "Id of an own account", example = "acc_aaaqaaaaaaaac")),
+    params(TenantHeader, ("id" = String, Path, description = "Id of an own account", example = "acc_aaaaaaiaaaaaaaab")),
     responses((status = 200, description = "The balance", body = BalanceView), Problems)
 )]
 pub(crate) async fn balance(caller: Caller, PathId(id): PathId<AccountId>) -> Result<Json<BalanceView>, Problem> {

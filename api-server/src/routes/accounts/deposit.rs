@@ -28,7 +28,7 @@ problems!(
     security(("bearer" = [])),
     params(
         TenantHeader, KeyHeader,
-        ("id" = String, Path, description = "Id of an own account", example = "acc_aaaqaaaaaaaac"),
+        ("id" = String, Path, description = "Id of an own account", example = "acc_aaaaaaiaaaaaaaab"),
     ),
     request_body = NewTransaction,
     responses((status = 201, description = "The money is booked", body = TransactionView), Problems)

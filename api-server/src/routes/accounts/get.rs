@@ -15,7 +15,7 @@ problems!(ANY, TENANT, CALLER, &[Code::NotFound]);
 /// Read an account
 #[utoipa::path(
     get, path = "/api/v1/accounts/{id}", tag = "accounts", operation_id = "get_account", security(("bearer" = [])),
-    params(TenantHeader, ("id" = String, Path, description = "Id of an own account", example = "acc_aaaqaaaaaaaac")),
+    params(TenantHeader, ("id" = String, Path, description = "Id of an own account", example = "acc_aaaaaaiaaaaaaaab")),
     responses((status = 200, description = "The account", body = AccountView), Problems)
 )]
 pub(crate) async fn get(caller: Caller, PathId(id): PathId<AccountId>) -> Result<Json<AccountView>, Problem> {

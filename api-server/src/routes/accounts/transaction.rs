@@ -55,10 +55,10 @@ impl Validate for NewTransaction {
 #[schema(as = Transaction)]
 pub struct TransactionView {
     /// Opaque id.
-    #[schema(value_type = String, example = "txn_aaaqaaaaaaaacai")]
+    #[schema(value_type = String, example = "txn_aaaaaaiaaaaaaaabae")]
     id: TransactionId,
     /// The account.
-    #[schema(value_type = String, example = "acc_aaaqaaaaaaaac")]
+    #[schema(value_type = String, example = "acc_aaaaaaiaaaaaaaab")]
     account_id: AccountId,
     /// `deposit`, `withdrawal`, `transfer_in` or `transfer_out`.
     #[serde(rename = "type")]
@@ -89,7 +89,7 @@ pub struct TransactionView {
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     /// The transfer it is a side of, if it is.
-    #[schema(value_type = Option<String>, example = "trf_aaaqaaaaaaaay")]
+    #[schema(value_type = Option<String>, example = "trf_aaaaaaiaaaaaaaam")]
     transfer_id: Option<JournalId>,
 }
 

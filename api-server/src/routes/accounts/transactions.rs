@@ -21,7 +21,7 @@ problems!(ANY, TENANT, CALLER, &[Code::NotFound, Code::ValidationFailed]);
     security(("bearer" = [])),
     params(
         TenantHeader, PageParams,
-        ("id" = String, Path, description = "Id of an own account", example = "acc_aaaqaaaaaaaac"),
+        ("id" = String, Path, description = "Id of an own account", example = "acc_aaaaaaiaaaaaaaab"),
     ),
     responses((status = 200, description = "The movements", body = List<TransactionView>), Problems)
 )]
