@@ -40,8 +40,8 @@ test-story: ## the whole path on a cluster of its own
 	@$(CLUSTER)/test.sh
 
 generate: ## custom resource definitions and OpenAPI description, from the Rust types
-	cargo run --locked --quiet -p finaiflow-crds --bin generate
-	json=$$(cargo run --locked --quiet -p finaiflow-api -- openapi) && printf '%s\n' "$$json" >config/openapi.json
+	cargo run --locked --quiet --bin generate
+	json=$$(cargo run --locked --quiet --bin finaiflow-api -- openapi) && printf '%s\n' "$$json" >config/openapi.json
 
 fmt: ## format the Rust sources
 	cargo fmt --all

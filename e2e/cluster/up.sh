@@ -39,8 +39,9 @@ install() {
   local api
   api=$(tag finaiflow-api)
   step "installing the charts into the namespace finaiflow-system"
-  kubectl apply -f config/samples/namespace.yaml # the chart binds the operator's rights in it
-  helm upgrade --install finaiflow-crds charts/finaiflow-crds --namespace finaiflow-system --create-namespace --wait >/dev/null
+  # The namespaces come first, with the Pod Security they enforce; in the second one the chart binds the operator's rights.
+  kubectl apply -f config/base/namespace.yaml -f config/samples/namespace.yaml
+  helm upgrade --install finaiflow-crds charts/finaiflow-crds --namespace finaiflow-system --wait >/dev/null
   helm upgrade --install finaiflow charts/finaiflow --namespace finaiflow-system --values charts/finaiflow/values-dev.yaml \
     --set-string "operator.image.tag=$(tag finaiflow-operator),apiServer.image.tag=$api,ledgerVerification.image=localhost/finaiflow-api:$api" \
     --wait --timeout 180s >/dev/null
