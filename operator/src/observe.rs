@@ -146,3 +146,62 @@ fn cut(mut note: String) -> String {
     note.truncate(note.floor_char_boundary(NOTE_MAX));
     note
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use kube::client::Body;
+    use prometheus::{Encoder, TextEncoder};
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::Reason;
+
+    fn tenant(ready: &str) -> Tenant {
+        let condition = json!({"type": "Ready", "status": ready, "reason": "X", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        serde_json::from_value(json!({
+            "apiVersion": "finaiflow.io/v1alpha1", "kind": "Tenant", "metadata": {"name": "a", "namespace": "b"},
+            "spec": {}, "status": {"conditions": [condition]},
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn visits_are_counted_by_what_came_of_them() {
+        let refuse = |_: http::Request<Body>| async {
+            let status = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden"});
+            let answer = http::Response::builder().status(403).body(Body::from(status.to_string().into_bytes()));
+            Ok::<_, Infallible>(answer.unwrap())
+        };
+        let registry = Registry::new();
+        let client = Client::new(tower::service_fn(refuse), "default");
+        let observer = Observer::new(client, None, &registry).unwrap();
+        let story = Story::default();
+        story.step("apply", async {}).await;
+        story.tell(Fact::DriftCorrected(vec!["role x".to_owned()]));
+        // An event that is refused stops nothing.
+        observer.publish(&tenant("True"), &story, &Ok(Visit::Done), Duration::from_millis(5), 1_800_000_000).await;
+        let failure = Err(Error::refused(Reason::KeyLost, "gone"));
+        observer.publish(&tenant("True"), &story, &failure, Duration::from_millis(5), 1).await;
+        observer.count([tenant("True"), tenant("True"), tenant("False")].iter());
+
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for line in [
+            r#"finaiflow_operator_reconcile_total{kind="Tenant",result="success"} 1"#,
+            r#"finaiflow_operator_reconcile_total{kind="Tenant",result="error"} 1"#,
+            r#"finaiflow_operator_reconcile_errors_total{kind="Tenant",reason="KeyLost"} 1"#,
+            r#"finaiflow_operator_reconcile_seconds_count{kind="Tenant"} 2"#,
+            r#"finaiflow_operator_reconcile_step_seconds_count{kind="Tenant",step="apply"} 1"#,
+            "finaiflow_operator_drift_corrections_total 1",
+            r#"finaiflow_operator_last_success_timestamp_seconds{kind="Tenant"} 1800000000"#,
+            r#"finaiflow_operator_objects{kind="Tenant",ready="True"} 2"#,
+            r#"finaiflow_operator_objects{kind="Tenant",ready="False"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -71,7 +71,7 @@ fn api<K: Child>(client: &Client, object: &K) -> Api<K> {
 const SHARED_LISTS: [&str; 3] = ["containers", "env", "ownerReferences"];
 
 /// Whether `live` says everything that `declared` says. What the API server or others added does not matter, except
-/// in lists that are one value.
+/// in lists that are one value: server-side apply could not take it away either.
 fn contains(live: &Value, declared: &Value) -> bool {
     contains_at("", live, declared)
 }
@@ -87,6 +87,8 @@ fn contains_at(key: &str, live: &Value, declared: &Value) -> bool {
         (Value::Array(live), Value::Array(declared)) => {
             live.len() == declared.len() && live.iter().zip(declared).all(|(live, declared)| contains(live, declared))
         }
+        // The API server leaves out what is empty.
+        (Value::Null, Value::Array(declared)) => declared.is_empty(),
         (live, declared) => live == declared,
     }
 }
@@ -130,5 +132,7 @@ mod tests {
         ] {
             assert_eq!(contains(&live, &declared), same, "{live}");
         }
+        let nothing = json!({"ingress": []});
+        assert!(contains(&json!({}), &nothing) && !contains(&json!({"ingress": [{}]}), &nothing));
     }
 }

@@ -135,3 +135,109 @@ fn is_usable(live: &Secret, names: &TenantNames, observed: &Observed, purpose: S
 fn generation(live: &Secret) -> Option<i32> {
     live.annotations().get(ANNOTATION_GENERATION)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::build::tests::{names, tenant};
+    use super::*;
+    use crate::catalog::fake::sha256;
+
+    const PASSWORD_43: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc";
+
+    fn secret(purpose: SecretPurpose, generation: &str, data: &Value) -> Secret {
+        let data: serde_json::Map<_, _> = data
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(key, text)| (key.clone(), data_encoding::BASE64.encode(text.as_str().unwrap().as_bytes()).into()))
+            .collect();
+        serde_json::from_value(json!({
+            "metadata": {"name": purpose.secret_name("acme"), "annotations":
+                {"finaiflow.io/claim-id": "0123456789abcdef", "finaiflow.io/generation": generation}},
+            "type": purpose.secret_type(), "data": data,
+        }))
+        .unwrap()
+    }
+
+    fn observed(generation: i32, password: &str) -> Observed {
+        let role = names().app_a.to_string();
+        let login = LoginRecord { role, generation, digest: sha256(password) };
+        Observed { version: Some(3), logins: vec![login], verification: None }
+    }
+
+    /// `keep n`, `renew n`, or the reason of a refusal.
+    fn decide(purpose: SecretPurpose, live: Option<Secret>, observed: &Observed, published: i64) -> String {
+        let mut tenant = tenant(&json!({}));
+        let status = json!({"secrets": [{"name": "x", "purpose": purpose.as_str(), "generation": published}]});
+        tenant.status = Some(serde_json::from_value(status).unwrap());
+        match plan(&tenant, &names(), observed, purpose, live) {
+            Ok(SecretPlan::Keep { generation, .. }) => format!("keep {generation}"),
+            Ok(SecretPlan::Renew { generation, .. }) => format!("renew {generation}"),
+            Err(refusal) => refusal.reason.as_str().to_owned(),
+        }
+    }
+
+    #[test]
+    fn logins_keep_what_postgresql_knows() {
+        let database = |generation: &str, password: &str| {
+            Some(secret(SecretPurpose::Database, generation, &json!({"password": password})))
+        };
+        let known = observed(2, PASSWORD_43);
+        for (live, observed, published, expected) in [
+            (database("2", PASSWORD_43), &known, 2, "keep 2"),
+            // Made, and not yet given to PostgreSQL.
+            (database("3", PASSWORD_43), &observed(2, "old"), 2, "keep 3"),
+            (database("1", PASSWORD_43), &Observed::default(), 0, "keep 1"),
+            // The number was removed by hand; the contents are the known ones.
+            (database("", PASSWORD_43), &known, 2, "keep 2"),
+            // Somebody's own password, a lost one, one of an old backup.
+            (database("2", "hunter2"), &known, 2, "renew 3"),
+            (database("9", "hunter2"), &known, 2, "renew 10"),
+            (database("2", ""), &known, 2, "renew 3"),
+            (database("1", PASSWORD_43), &observed(2, "new"), 2, "renew 3"),
+            (None, &known, 2, "renew 3"),
+            (None, &known, 7, "renew 8"),
+            (None, &Observed::default(), 0, "renew 1"),
+        ] {
+            assert_eq!(decide(SecretPurpose::Database, live.clone(), observed, published), expected, "{live:?}");
+        }
+    }
+
+    #[test]
+    fn a_data_key_is_made_once() {
+        let kek = |kek: &str| Some(secret(SecretPurpose::DataKey, "1", &json!({"kek": kek})));
+        let (provisioned, new) = (observed(1, PASSWORD_43), Observed::default());
+        for (live, observed, expected) in [
+            (kek(&"k".repeat(32)), &provisioned, "keep 1"),
+            (None, &new, "renew 1"),
+            (None, &provisioned, "KeyLost"),
+            (kek("short"), &provisioned, "KeyLost"),
+            (kek("short"), &new, "KeyLost"),
+        ] {
+            assert_eq!(decide(SecretPurpose::DataKey, live, observed, 0), expected);
+        }
+    }
+
+    #[test]
+    fn signing_keys_that_cannot_sign_are_replaced() {
+        let broken = Some(secret(SecretPurpose::SigningKeys, "1", &json!({"keys.json": "{}"})));
+        assert_eq!(decide(SecretPurpose::SigningKeys, broken, &observed(1, ""), 1), "renew 2");
+    }
+
+    #[test]
+    fn only_secrets_with_our_claim_and_type_are_ours() {
+        let observed = observed(1, PASSWORD_43);
+        let ours = secret(SecretPurpose::Database, "1", &json!({"password": PASSWORD_43}));
+        let mut other_type = ours.clone();
+        other_type.type_ = Some("Opaque".to_owned());
+        let mut other_claim = ours.clone();
+        other_claim.metadata.annotations.as_mut().unwrap().insert(ANNOTATION_CLAIM.to_owned(), "0".repeat(16));
+        let mut no_claim = ours;
+        no_claim.metadata.annotations = None;
+        for live in [other_type, other_claim, no_claim] {
+            assert_eq!(decide(SecretPurpose::Database, Some(live), &observed, 1), "SecretConflict");
+        }
+    }
+}

@@ -4,6 +4,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::world::{World, eventually, unique};
 
@@ -96,5 +98,38 @@ async fn a_changed_admin_login_is_read_again() {
     world.write_admin_secret(&new).await;
     world.ready("globex").await;
     world.execute(&format!("ALTER ROLE {new} RENAME TO {old}")).await;
+    world.end().await;
+}
+
+/// The answer to `GET path` on every address that the operator listens on.
+async fn answers(world: &World, path: &str) -> Vec<String> {
+    let mut answers = Vec::new();
+    for line in world.log().lines().filter(|line| line.contains("\"listening\"")) {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let mut stream = TcpStream::connect(line["address"].as_str().unwrap()).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answers.push(answer);
+    }
+    answers
+}
+
+#[tokio::test]
+async fn probes_and_metrics_answer() {
+    let world = World::running().await;
+    world.create(&world.banks, "acme", json!({})).await;
+    world.condition(&world.banks, "acme", "SchemaReady", "True", "").await;
+    let ok = |answers: &[String], body: &str| {
+        answers.iter().any(|answer| answer.starts_with("HTTP/1.0 200") && answer.contains(body))
+    };
+    assert!(ok(&answers(&world, "/readyz").await, "ok"), "{}", world.log());
+    assert!(ok(&answers(&world, "/livez").await, "ok"));
+    let visits = "finaiflow_operator_reconcile_total{kind=\"Tenant\",result=\"success\"}";
+    eventually("the visit is counted", async || {
+        let answers = answers(&world, "/metrics").await;
+        if ok(&answers, visits) { Ok(()) } else { Err(format!("{answers:?}")) }
+    })
+    .await;
     world.end().await;
 }

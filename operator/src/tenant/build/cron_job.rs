@@ -69,6 +69,7 @@ fn pod(tenant: &str, settings: &LedgerVerification) -> PodSpec {
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(USER),
+            run_as_group: Some(USER),
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
             ..PodSecurityContext::default()
         }),
@@ -76,7 +77,7 @@ fn pod(tenant: &str, settings: &LedgerVerification) -> PodSpec {
             name: "verify".to_owned(),
             image: Some(settings.image.clone()),
             image_pull_policy: Some(settings.image_pull_policy.clone()),
-            command: Some(vec!["finaiflow-api".to_owned(), "verify-ledger".to_owned()]),
+            command: Some(vec!["/usr/local/bin/finaiflow-api".to_owned(), "verify-ledger".to_owned()]),
             env: Some(vec![database_url(tenant)]),
             resources: Some(ResourceRequirements {
                 requests: Some(amounts("50m", "64Mi")),
@@ -141,12 +142,12 @@ jobTemplate:
         restartPolicy: Never
         automountServiceAccountToken: false
         enableServiceLinks: false
-        securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: RuntimeDefault}}
+        securityContext: {runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
         containers:
           - name: verify
             image: localhost/finaiflow-api:dev
             imagePullPolicy: IfNotPresent
-            command: [finaiflow-api, verify-ledger]
+            command: [/usr/local/bin/finaiflow-api, verify-ledger]
             env:
               - name: DATABASE_URL
                 valueFrom: {secretKeyRef: {name: acme.maintenance-database, key: DATABASE_URL}}

@@ -20,7 +20,8 @@ pub fn build(tenant: &Tenant, database: &Endpoint) -> NetworkPolicy {
                 ..LabelSelector::default()
             }),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
-            ingress: None,
+            // Spelt out, so that a rule added by hand is seen as drift.
+            ingress: Some(Vec::new()),
             egress: Some(vec![NetworkPolicyEgressRule {
                 to: None,
                 ports: Some(vec![port("UDP", 53), port("TCP", 53), port("TCP", i32::from(database.port))]),
@@ -51,6 +52,7 @@ mod tests {
                 "spec": {
                     "podSelector": {"matchLabels": {"finaiflow.io/tenant": "acme"}},
                     "policyTypes": ["Ingress", "Egress"],
+                    "ingress": [],
                     "egress": [{"ports": [
                         {"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53},
                         {"protocol": "TCP", "port": 6432},

@@ -109,6 +109,7 @@ fn database(names: &TenantNames, server: &Server, login: Login, password: &Passw
         (PASSWORD, password.expose()),
         ("schema", names.schema.as_str()),
         ("sslmode", sslmode),
+        ("pooled", if endpoint.pooled { "true" } else { "false" }),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())))
@@ -117,4 +118,93 @@ fn database(names: &TenantNames, server: &Server, login: Login, password: &Passw
 
 fn text(data: &Data, key: &str) -> Option<String> {
     String::from_utf8(data.get(key)?.0.clone()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json, to_value};
+
+    use super::super::tests::{config, names, owned, tenant};
+    use super::*;
+
+    fn random() -> Random {
+        Random::new(|buffer| {
+            buffer.fill(7);
+            Ok(())
+        })
+    }
+
+    fn built(plan: &SecretPlan) -> Vec<PreparedSecret> {
+        let plans = SecretPurpose::ALL.map(|purpose| (purpose, plan.clone())).into();
+        let server = &config().database_classes[0].servers[0];
+        build(&tenant(&json!({})), &names(), server, &plans, Timestamp::UNIX_EPOCH, random()).unwrap()
+    }
+
+    fn with_annotations(mut metadata: Value, generation: &str) -> Value {
+        metadata["annotations"] =
+            json!({"finaiflow.io/claim-id": "0123456789abcdef", "finaiflow.io/generation": generation});
+        metadata
+    }
+
+    #[test]
+    fn a_database_secret_says_everything_a_client_needs() {
+        let secrets = built(&SecretPlan::Renew { live: None, generation: 3 });
+        let base64 = |text: &str| data_encoding::BASE64.encode(text.as_bytes());
+        let password = Password::from_random([7; 32]);
+        let user = "ff_0123456789abcdef_app_a";
+        let url = format!(
+            "postgres://{user}:{}@pooler.finaiflow-system.svc:6432/finaiflow?sslmode=verify-full",
+            password.expose()
+        );
+        assert_eq!(
+            to_value(&secrets[2].object).unwrap(),
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "finaiflow.io/database",
+                "metadata": with_annotations(owned("acme.database"), "3"),
+                "data": {
+                    "DATABASE_URL": base64(&url), "host": base64("pooler.finaiflow-system.svc"),
+                    "port": base64("6432"), "dbname": base64("finaiflow"), "username": base64(user),
+                    "password": base64(password.expose()), "schema": base64("t_acme_01234567"),
+                    "sslmode": base64("verify-full"), "pooled": base64("true"),
+                },
+            })
+        );
+        let credentials = credentials(&secrets);
+        assert_eq!(credentials.len(), 2);
+        assert_eq!((credentials[0].login, credentials[0].generation), (Login::AppA, 3));
+        assert_eq!(credentials[1].login, Login::Maintenance);
+    }
+
+    #[test]
+    fn keys_outlive_the_tenant() {
+        let secrets = built(&SecretPlan::Renew { live: None, generation: 1 });
+        let mut metadata = with_annotations(owned("acme.data-key"), "1");
+        metadata.as_object_mut().unwrap().remove("ownerReferences");
+        assert_eq!(
+            to_value(&secrets[0].object).unwrap(),
+            json!({"apiVersion": "v1", "kind": "Secret", "type": "finaiflow.io/data-key", "metadata": metadata,
+                "data": {"kek": data_encoding::BASE64.encode(&[7; 32])}})
+        );
+        assert_eq!(secrets[1].object.metadata.owner_references, None);
+    }
+
+    #[test]
+    fn kept_contents_stay_and_only_over_what_was_read() {
+        let live: Secret = serde_json::from_value(json!({
+            "metadata": {"name": "x", "resourceVersion": "9"},
+            "data": {"kek": "a2V5", "keys.json": "e30=", "password": "b2xk", "extra": "eA=="},
+        }))
+        .unwrap();
+        let secrets = built(&SecretPlan::Keep { live: Box::new(live), generation: 2 });
+        let kept: Vec<_> = secrets
+            .iter()
+            .map(|secret| {
+                let data = secret.object.data.as_ref().unwrap();
+                let contents = ["kek", "keys.json", "password"].iter().find_map(|key| data.get(*key)).unwrap();
+                (contents.0.as_slice(), secret.object.metadata.resource_version.as_deref(), secret.renewed)
+            })
+            .collect();
+        let expected = [&b"key"[..], b"{}", b"old", b"old"].map(|contents| (contents, Some("9"), false));
+        assert_eq!(kept, expected);
+    }
 }
