@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::api::secret_path;
 use super::{World, reasons};
-use crate::catalog::fake::Fault;
+use crate::catalog::fake::{Fault, State};
 use crate::catalog::{Claim, ClaimId, ClaimState};
 use crate::error::Reason;
 
-fn claim(namespace: &str, name: &str, schema: &str, state: ClaimState) -> Claim {
+pub fn claim(namespace: &str, name: &str, schema: &str, state: ClaimState) -> Claim {
     Claim {
         claim_id: ClaimId::from_random(1),
         installation_id: "installation".to_owned(),
@@ -129,7 +129,7 @@ async fn a_lost_data_key_is_not_replaced() {
 #[tokio::test]
 async fn a_replaced_database_is_not_filled_with_an_empty_bank() {
     let mut world = World::ready(json!({})).await;
-    *world.catalog.state.lock().unwrap() = crate::catalog::fake::State::default();
+    *world.catalog.state.lock().unwrap() = State::default();
     assert_eq!(world.visit("acme").await.unwrap_err().reason(), Reason::ClaimLost);
     assert_eq!(world.catalog.state.lock().unwrap().writes, 0);
 }

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
+use super::conflicts::claim;
 use super::{World, reasons};
 use crate::catalog::ClaimState;
-use crate::catalog::fake::Fault;
+use crate::catalog::fake::{Fault, State};
 use crate::error::Reason;
 
 #[tokio::test]
@@ -54,6 +55,8 @@ async fn delete_drops_exactly_what_was_made() {
 #[tokio::test]
 async fn a_tenant_that_was_never_visited_just_goes() {
     let mut world = World::new();
+    let retained = claim("banks", "acme", "t_acme", ClaimState::Released);
+    world.catalog.state.lock().unwrap().claims = vec![retained.clone()];
     world.cluster.create_tenant("acme", &json!({"deletionPolicy": "Delete"}));
     world.cluster.edit_tenant("acme", |tenant| {
         tenant["metadata"]["finalizers"] = json!(["finaiflow.io/tenant", "example.org/other"]);
@@ -62,7 +65,18 @@ async fn a_tenant_that_was_never_visited_just_goes() {
     world.settle("acme").await;
     let tenant = world.cluster.tenant("acme").unwrap();
     assert_eq!(tenant["metadata"]["finalizers"], json!(["example.org/other"]), "others' finalizers stay");
-    assert_eq!(world.catalog.state.lock().unwrap().writes, 0);
+    let state = world.catalog.state.lock().unwrap();
+    assert_eq!((&state.claims, state.writes), (&vec![retained], 0), "an earlier Tenant's bank is not this one's");
+}
+
+#[tokio::test]
+async fn a_tenant_of_another_database_is_not_let_go() {
+    let mut world = World::ready(json!({"deletionPolicy": "Delete"})).await;
+    *world.catalog.state.lock().unwrap() = State::default();
+    world.cluster.delete_tenant("acme");
+    assert_eq!(world.visit("acme").await.unwrap_err().reason(), Reason::ClaimLost);
+    assert_eq!(world.condition("Stalled"), "True/ClaimLost");
+    assert!(world.cluster.secret("acme.data-key").is_some());
 }
 
 #[tokio::test]
