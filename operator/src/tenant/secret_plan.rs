@@ -195,6 +195,7 @@ mod tests {
             // Somebody's own password, a lost one, one of an old backup.
             (database("2", "hunter2"), &known, 2, "renew 3"),
             (database("9", "hunter2"), &known, 2, "renew 10"),
+            (database("2", PASSWORD_43), &observed(2, "new"), 2, "renew 3"),
             (database("2", ""), &known, 2, "renew 3"),
             (database("1", PASSWORD_43), &observed(2, "new"), 2, "renew 3"),
             (None, &known, 2, "renew 3"),
