@@ -156,7 +156,7 @@ pub fn failed(tenant: &Tenant, error: &Error, now: Timestamp) -> TenantStatus {
 fn serving(writer: &mut Writer, tenant: &Tenant, unchanged: bool, replicas: &[Replica]) {
     let old = condition::find(&writer.conditions, ConditionType::Serving);
     let was_true = old.is_some_and(|old| old.status == Truth::True.as_str());
-    let served_once = old.is_some_and(|old| old.reason != NOT_YET_SERVED);
+    let served_once = served_once(&writer.conditions);
     let key = key(tenant);
     let verdict = match (unchanged, was_true) {
         (true, true) => serving::judge(replicas, &key, None),

@@ -12,6 +12,7 @@ use finaiflow_operator::context::Context;
 use finaiflow_operator::random::Random;
 use finaiflow_operator::story::Story;
 use finaiflow_operator::tenant::{Visit, visit};
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -62,6 +63,32 @@ async fn a_tenant_becomes_ready_and_its_status_is_true() {
     assert_eq!(world.api::<RoleBinding>(banks).list(&managed).await.unwrap().items.len(), 1);
     assert_eq!(world.api::<NetworkPolicy>(banks).list(&managed).await.unwrap().items.len(), 1);
     assert_eq!(world.api::<CronJob>(banks).list(&managed).await.unwrap().items[0].name_any(), "acme-verify");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_api_server_may_read_exactly_three_secrets() {
+    let world = World::running().await;
+    world.create(&world.banks, "acme", json!({})).await;
+    world.create(&world.banks, "globex", json!({})).await;
+    for tenant in ["acme", "globex"] {
+        world.condition(&world.banks, tenant, "CredentialsReady", "True", "").await;
+    }
+    let account = format!("system:serviceaccount:{}:finaiflow-api", world.system);
+    let may = async |verb: &str, name: &str| {
+        let review = json!({"metadata": {}, "spec": {"user": account, "resourceAttributes":
+            {"namespace": world.banks, "verb": verb, "resource": "secrets", "name": name}}});
+        let reviews: Api<SubjectAccessReview> = Api::all(world.client.clone());
+        let review = serde_json::from_value(review).unwrap();
+        reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed
+    };
+    for purpose in ["database", "signing-keys", "data-key"] {
+        assert!(may("get", &format!("acme.{purpose}")).await && may("get", &format!("globex.{purpose}")).await);
+        assert!(!may("patch", &format!("acme.{purpose}")).await);
+    }
+    for (verb, name) in [("get", "acme.maintenance-database"), ("get", "other"), ("list", ""), ("watch", "")] {
+        assert!(!may(verb, name).await, "{verb} {name}");
+    }
     world.end().await;
 }
 
