@@ -229,9 +229,14 @@ databaseClasses:
       - name: primary
         capacity: 500
         adminEndpoint: {host: pg.finaiflow-system.svc, port: 5432, database: finaiflow, sslMode: disable}
-        tenantEndpoint: {host: pooler.finaiflow-system.svc, port: 6432, database: finaiflow, sslMode: verify-full, pooled: true}
+        tenantEndpoint:
+          {host: pooler.finaiflow-system.svc, port: 6432, database: finaiflow, sslMode: verify-full, pooled: true}
         adminSecretName: finaiflow-postgres-admin
-apiServer: {namespace: finaiflow-system, serviceAccountName: finaiflow-api, url: 'http://finaiflow-api.finaiflow-system.svc:8000', baseDomain: bank.local}
+apiServer:
+  namespace: finaiflow-system
+  serviceAccountName: finaiflow-api
+  url: http://finaiflow-api.finaiflow-system.svc:8000
+  baseDomain: bank.local
 ledgerVerification: {image: 'localhost/finaiflow-api:dev'}
 tenantNamespaces: [banks]
 hostSuffixes: [{namespace: banks, suffixes: [acme.example]}, {namespace: '*', suffixes: [shared.example]}]

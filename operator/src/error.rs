@@ -197,7 +197,8 @@ impl Error {
 #[must_use]
 pub fn grant_hint(namespace: &str) -> String {
     format!(
-        "add {namespace} to tenantNamespaces in the values of the finaiflow chart, which binds the rules the operator needs there"
+        "add {namespace} to tenantNamespaces in the values of the finaiflow chart, \
+         which binds the rules the operator needs there"
     )
 }
 

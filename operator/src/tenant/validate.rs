@@ -61,7 +61,8 @@ pub fn holder<'a>(tenant: &Tenant, claims: &'a [Claim]) -> std::result::Result<H
         }
         if *last_uid != uid {
             let message = format!(
-                "tenant name {name} is held by claim {claim_id} of an earlier Tenant {namespace}/{name} (uid {last_uid}) that was removed without its finalizer"
+                "tenant name {name} is held by claim {claim_id} of an earlier Tenant {namespace}/{name} (uid {last_uid}) \
+                 that was removed without its finalizer"
             );
             return refused(Reason::NameConflict, message);
         }
@@ -72,7 +73,8 @@ pub fn holder<'a>(tenant: &Tenant, claims: &'a [Claim]) -> std::result::Result<H
         Some(Claim { claim_id, schema_name, .. }) => refused(
             Reason::ClaimReleased,
             format!(
-                "an earlier Tenant of this name was deleted and its bank retained: schema {schema_name}, claim {claim_id}; nothing was touched"
+                "an earlier Tenant of this name was deleted and its bank retained: schema {schema_name}, \
+                 claim {claim_id}; nothing was touched"
             ),
         ),
         None => Ok(Holder::Nobody),

@@ -75,7 +75,8 @@ async fn a_changed_spec_is_followed() {
     world.replica().await;
     world.create(&world.banks, "acme", json!({})).await;
     world.ready("acme").await;
-    let change = json!({"spec": {"limits": {"connections": 7, "statementTimeoutSeconds": 5}, "timeZone": "Europe/Zurich", "suspend": true}});
+    let limits = json!({"connections": 7, "statementTimeoutSeconds": 5});
+    let change = json!({"spec": {"limits": limits, "timeZone": "Europe/Zurich", "suspend": true}});
     let tenants = world.api::<finaiflow_crds::Tenant>(&world.banks);
     tenants.patch("acme", &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
     world.condition(&world.banks, "acme", "Ready", "True", "Suspended").await;

@@ -89,7 +89,8 @@ async fn a_changed_admin_login_is_read_again() {
     // The login that the operator knows is closed, as a rotation would; every open session ends.
     let (old, new) = (&world.admin, format!("{}_next", world.admin));
     let rename = format!(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{old}'; ALTER ROLE {old} RENAME TO {new};
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{old}';
+         ALTER ROLE {old} RENAME TO {new};
          ALTER ROLE {new} PASSWORD 'password'"
     );
     world.execute(&rename).await;

@@ -193,7 +193,8 @@ impl World {
 
     /// The operator's configuration.
     pub fn config(&self, tenant_namespaces: &[&str]) -> String {
-        let endpoint = json!({"host": "127.0.0.1", "port": self.server.get_port(), "database": self.database, "sslMode": "disable"});
+        let (host, port) = (self.server.get_host(), self.server.get_port());
+        let endpoint = json!({"host": host, "port": port, "database": self.database, "sslMode": "disable"});
         let server = json!({"name": "primary", "capacity": 100, "adminEndpoint": endpoint, "tenantEndpoint": endpoint,
             "adminSecretName": "admin"});
         serde_yaml::to_string(&json!({
@@ -370,8 +371,8 @@ impl World {
         let _ = roles.delete(&self.banks, &DeleteParams::default()).await;
         let bindings: Api<ClusterRoleBinding> = Api::all(self.client.clone());
         let _ = bindings.delete(&self.system, &DeleteParams::default()).await;
-        let has_claims = "SELECT to_regclass('finaiflow_system.claims')::text AS claims WHERE to_regclass('finaiflow_system.claims') IS NOT NULL";
-        let roles = if self.query(has_claims).await.is_empty() { Vec::new() } else { self.roles().await };
+        let claims = self.query("SELECT relname::text FROM pg_class WHERE relname = 'claims'").await;
+        let roles = if claims.is_empty() { Vec::new() } else { self.roles().await };
         let mut conn = self.server.connect().await.unwrap();
         execute(&mut conn, &format!("DROP DATABASE {} WITH (FORCE)", self.database)).await;
         for role in roles.iter().chain([&self.admin]) {
