@@ -359,6 +359,22 @@ stale() {
     K -n "$ns" patch pod "$p" --subresource=status -p '{"status":{"conditions":[{"type":"Ready","status":"False"},{"type":"ContainersReady","status":"False"}]}}' </dev/null >/dev/null || true
   done
 }
+stop_node() {
+  local init ns q busy
+  init=$(node_init) ns=
+  [ -z "$init" ] || ns=$(readlink "/proc/$init/ns/pid" | tr -dc 0-9)
+  stop node KILL # to unshare; it ends the init (--kill-child), and with it every process and mount of the node
+  # Not at once: a kubelet that still runs would make its cgroups again behind node_clean. Zombies, and the init that
+  # waits for them to be reaped, can do no harm.
+  for _ in $(seq 100); do
+    busy=
+    for q in $([ -z "$ns" ] || find /proc/[0-9]*/ns/pid -lname "*$ns*" 2>/dev/null | cut -d/ -f3); do
+      if [ "$q" != "$init" ] && [ -n "$(start_of "$q")" ]; then busy=1; fi
+    done
+    [ -n "$busy" ] || break
+    sleep 0.05
+  done
+}
 node_clean() { # what a node leaves outside its namespaces: the link, cgroups, (nothing else)
   ip link del "$IF" 2>/dev/null || true
   ip link del "${IF}n" 2>/dev/null || true
@@ -378,7 +394,7 @@ up() {
   mkdir -p "$S/run" "$S/log"
   pki; kubeconfig "$S/admin.kubeconfig" admin
   if [ -z "$LIGHT" ]; then
-    if alive node && ! [ "$(node_init)" ]; then stop node KILL; fi
+    if alive node && ! [ "$(node_init)" ]; then stop_node; fi
     alive node || { node_clean; link; node_files; } # kube-proxy ends when its files change
   fi
   control_plane
@@ -386,8 +402,7 @@ up() {
 }
 down() {
   if [ -z "$LIGHT" ]; then
-    # SIGKILL to unshare ends the init (--kill-child), and with it every process and mount of the node
-    alive node && stop node KILL
+    alive node && stop_node
     rm -f "$S"/run/node-* "$S/run/containerd.sock"*
     node_clean
   fi
@@ -399,7 +414,7 @@ case ${1:-} in
 up) up ;;
 down) down ;;
 purge) down; rm -rf "$S" ;;
-restart) if [ "$2" = node ]; then stop node KILL; node_clean; else stop "$2"; fi; up ;;
+restart) if [ "$2" = node ]; then stop_node; node_clean; else stop "$2"; fi; up ;;
 load) ctr -a "$S/run/containerd.sock" -n k8s.io images import "$2" ;;
 has) [ -n "$(ctr -a "$S/run/containerd.sock" -n k8s.io images list -q "name==$2")" ] ;;
 kubectl) shift; K "$@" ;;
