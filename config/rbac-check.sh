@@ -68,11 +68,14 @@ no  operator banks create pods
 no  operator banks create pods/exec
 no  operator banks get configmaps
 
-# Leases: written by the replicas, read by the operator, in their own namespace.
+# Leases: written by the replicas, read by the operator, in their own namespace; one of its own says who leads.
 yes api finaiflow-system create leases.coordination.k8s.io
 yes api finaiflow-system patch leases.coordination.k8s.io
 yes operator finaiflow-system watch leases.coordination.k8s.io
 no  api finaiflow-system list leases.coordination.k8s.io
+yes operator finaiflow-system create leases.coordination.k8s.io
+yes operator finaiflow-system update leases.coordination.k8s.io/finaiflow-operator
+no  operator finaiflow-system update leases.coordination.k8s.io
 no  operator finaiflow-system patch leases.coordination.k8s.io
 no  api kube-system patch leases.coordination.k8s.io
 

@@ -34,6 +34,8 @@ pub const MANAGER_STATUS: &str = "finaiflow-operator-status";
 /// Field manager of the API server's own objects (Leases).
 pub const MANAGER_API: &str = "finaiflow-api";
 
+/// Name of the operator's Deployment and of the Lease that its leader holds.
+pub const OPERATOR: &str = "finaiflow-operator";
 /// Name of the API server's Deployment, Service, ServiceAccount and component label.
 pub const API_SERVER: &str = "finaiflow-api";
 

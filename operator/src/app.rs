@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use data_encoding::HEXLOWER;
+use finaiflow_crds::Tenant;
+use finaiflow_crds::names::OPERATOR;
 use finaiflow_telemetry::health::{Gate, Health};
 use finaiflow_telemetry::metrics::Metrics;
 use finaiflow_telemetry::{logs, server};
 use futures::{StreamExt, stream, try_join};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::runtime::reflector;
+use kube::runtime::reflector::{self, store::Writer};
 use kube::{Api, Client, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,8 +26,9 @@ use crate::catalog::live::Live;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::context::Context;
+use crate::leader::{self, Election};
 use crate::observe::Observer;
-use crate::random::Random;
+use crate::random::{Random, RandomError};
 use crate::tenant::controller::{self, Operator};
 
 /// Visits under way get this long after a signal; the pod's grace period must be longer.
@@ -39,8 +44,8 @@ pub struct Arguments {
     /// The namespace the operator runs in, where admin Secrets are.
     #[arg(long, env = "POD_NAMESPACE", default_value = "finaiflow-system")]
     namespace: String,
-    /// The pod's name, shown in events.
-    #[arg(long, env = "HOSTNAME")]
+    /// The pod's name, shown in events and in the leader's Lease; drawn if there is none.
+    #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
     /// Address of `/metrics`.
     #[arg(long, env = "FINAIFLOW_METRICS_ADDRESS", default_value = "0.0.0.0:9090")]
@@ -74,12 +79,18 @@ pub enum Error {
     /// Another operator process has taken over.
     #[error("a newer operator is at work")]
     Fenced,
+    /// Another process may be leading.
+    #[error(transparent)]
+    Lost(#[from] leader::Lost),
+    /// No name for this process.
+    #[error(transparent)]
+    Random(#[from] RandomError),
     /// Visits did not end in time after a signal.
     #[error("visits were still under way {} s after the signal", DRAIN.as_secs())]
     Drain,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT: stands by until it leads, then visits Tenants.
 pub async fn run(arguments: Arguments) -> Result<(), Error> {
     logs::init(&arguments.log)?;
     let config = Config::load(&arguments.config)?;
@@ -87,15 +98,12 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     let installation = installation(&client).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), installation, "starting");
 
-    let (health, metrics, stop) = (Health::new(), Metrics::new(), CancellationToken::new());
+    let (health, metrics) = (Health::new(), Metrics::new());
+    let observer = Observer::new(client.clone(), arguments.pod_name.clone(), metrics.registry())?;
+    let identity = arguments.pod_name.map_or_else(random_name, Ok)?;
+    let election = Election::new(client.clone(), &arguments.namespace, identity, clock::now);
     let (tenants, tenants_writer) = reflector::store();
     let (leases, leases_writer) = reflector::store();
-    let triggers = [
-        controller::leases(&client, &config, leases_writer, clock::now, tenants.clone()),
-        controller::children(&client, &config),
-    ];
-    let events = controller::tenants(&client, tenants_writer);
-    let observer = Observer::new(client.clone(), arguments.pod_name.clone(), metrics.registry())?;
     let ctx = Context {
         catalog: Live::new(&config, &client, &arguments.namespace),
         client,
@@ -108,20 +116,31 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     };
     let operator = Arc::new(Operator { ctx, observer, backoff: Backoff::default(), fenced: CancellationToken::new() });
 
-    let synced = health.gate("watches");
-    let visits = controller::run(Arc::clone(&operator), events, stream::select_all(triggers).boxed(), stop.clone());
-    let http = CancellationToken::new();
+    let (http, stop, synced) = (CancellationToken::new(), CancellationToken::new(), health.gate("watches"));
     let serving = async {
         try_join!(
             server::serve(arguments.metrics_address, metrics.router(), http.clone()),
             server::serve(arguments.health_address, health.router(), http.clone()),
         )
     };
-    let background = keep_count(&operator, &synced);
+    let work = async {
+        // Who stands by does all it can.
+        synced.open();
+        let Some(mut term) = stop.run_until_cancelled(election.win()).await else { return Ok(()) };
+        synced.close();
+        operator.observer.lead();
+        tracing::info!("leading");
+        let result = tokio::select! {
+            result = lead(&operator, tenants_writer, leases_writer, &stop, &synced) => result,
+            lost = election.keep(&mut term) => return Err(Error::Lost(lost)),
+        };
+        election.release(term).await;
+        result
+    };
     let result = tokio::select! {
-        ended = until_told(&operator, visits, &stop, &synced) => ended,
+        ended = work => ended,
         served = serving => served.map(|_| ()).map_err(Error::from),
-        never = background => match never {},
+        Err(error) = cancel_on_signal(&stop) => Err(error.into()),
     };
     http.cancel();
     operator.ctx.catalog.close().await;
@@ -129,25 +148,45 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     result
 }
 
-/// Lets the visits run until a signal, or until another operator has taken over, then until those under way end.
-async fn until_told(
-    operator: &Operator<Live>,
-    visits: impl Future<Output = ()>,
+/// Visits Tenants until `stop`, or until another operator has taken over, then until the visits under way end.
+async fn lead(
+    operator: &Arc<Operator<Live>>,
+    tenants_writer: Writer<Tenant>,
+    leases_writer: Writer<Lease>,
     stop: &CancellationToken,
     synced: &Gate,
 ) -> Result<(), Error> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let Context { client, config, tenants, .. } = &operator.ctx;
+    let triggers = [
+        controller::leases(client, config, leases_writer, clock::now, tenants.clone()),
+        controller::children(client, config),
+    ];
+    let events = controller::tenants(client, tenants_writer);
+    let end = CancellationToken::new();
+    let visits = controller::run(Arc::clone(operator), events, stream::select_all(triggers).boxed(), end.clone());
     tokio::pin!(visits);
     tokio::select! {
         () = &mut visits => return Ok(()),
-        _ = terminate.recv() => tracing::info!("told to stop"),
-        _ = interrupt.recv() => tracing::info!("told to stop"),
+        () = stop.cancelled() => {}
         () = operator.fenced.cancelled() => {}
+        never = keep_count(operator, synced) => match never {},
     }
     synced.close();
-    stop.cancel();
+    end.cancel();
     tokio::time::timeout(DRAIN, visits).await.map_err(|_| Error::Drain)?;
     if operator.fenced.is_cancelled() { Err(Error::Fenced) } else { Ok(()) }
+}
+
+/// Ends only if there can be no signals.
+async fn cancel_on_signal(stop: &CancellationToken) -> std::io::Result<Infallible> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("told to stop");
+    stop.cancel();
+    std::future::pending().await
 }
 
 /// Opens the gate once everything watched is known, then counts Tenants for the metrics, for ever.
@@ -167,4 +206,8 @@ async fn keep_count(operator: &Operator<Live>, synced: &Gate) -> Infallible {
 async fn installation(client: &Client) -> Result<String, kube::Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     Ok(namespaces.get("kube-system").await?.uid().unwrap_or_default())
+}
+
+fn random_name() -> Result<String, RandomError> {
+    Ok(format!("{OPERATOR}-{}", HEXLOWER.encode(&Random::system().bytes::<4>()?)))
 }

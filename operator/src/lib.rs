@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod error;
+pub mod leader;
 pub mod observe;
 pub mod random;
 pub mod story;

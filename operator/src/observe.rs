@@ -9,7 +9,7 @@ use finaiflow_crds::names::MANAGER_OPERATOR;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, exponential_buckets,
 };
 
 use crate::error::Error;
@@ -30,6 +30,7 @@ pub struct Observer {
     objects: IntGaugeVec,
     drift: IntCounter,
     last_success: IntGaugeVec,
+    leader: IntGauge,
 }
 
 impl Observer {
@@ -55,6 +56,8 @@ impl Observer {
         };
         let drift = IntCounter::new(name("drift_corrections_total"), "Visits that put right what others had changed")?;
         registry.register(Box::new(drift.clone()))?;
+        let leader = IntGauge::new(name("leader"), "1 while this process leads")?;
+        registry.register(Box::new(leader.clone()))?;
         Ok(Self {
             recorder: Recorder::new(client, Reporter { controller: MANAGER_OPERATOR.to_owned(), instance: pod }),
             total: counters("reconcile_total", "Visits by result", &["kind", "result"])?,
@@ -64,7 +67,13 @@ impl Observer {
             objects: gauges("objects", "Objects by their Ready condition", &["kind", "ready"])?,
             last_success: gauges("last_success_timestamp_seconds", "When a visit last succeeded", &["kind"])?,
             drift,
+            leader,
         })
+    }
+
+    /// This process leads from now on, until it ends.
+    pub fn lead(&self) {
+        self.leader.set(1);
     }
 
     /// Publishes a visit.
@@ -197,6 +206,7 @@ mod tests {
             r#"finaiflow_operator_reconcile_seconds_count{kind="Tenant"} 2"#,
             r#"finaiflow_operator_reconcile_step_seconds_count{kind="Tenant",step="apply"} 1"#,
             "finaiflow_operator_drift_corrections_total 1",
+            "finaiflow_operator_leader 0",
             r#"finaiflow_operator_last_success_timestamp_seconds{kind="Tenant"} 1800000000"#,
             r#"finaiflow_operator_objects{kind="Tenant",ready="True"} 2"#,
             r#"finaiflow_operator_objects{kind="Tenant",ready="False"} 1"#,

@@ -4,6 +4,7 @@
 mod conflicts;
 mod deletion;
 mod drift;
+mod leadership;
 mod lifecycle;
 mod story;
 mod world;

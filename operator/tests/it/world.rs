@@ -155,7 +155,7 @@ impl World {
         self.put::<ClusterRoleBinding>(&Api::all(self.client.clone()), &object(&binding)).await;
         let mut role: Role = shipped_object("Role", "finaiflow-operator");
         role.metadata.namespace = None;
-        for rule in role.rules.iter_mut().flatten().filter(|rule| rule.resource_names.is_some()) {
+        for rule in role.rules.iter_mut().flatten().filter(|rule| rule.resources == Some(vec!["secrets".to_owned()])) {
             rule.resource_names = Some(vec!["admin".to_owned()]);
         }
         self.put(&self.api(&self.system), &role).await;
@@ -209,18 +209,29 @@ impl World {
 
     /// Starts the operator, which logs to a file.
     pub fn start(&mut self, tenant_namespaces: &[&str]) {
-        let config = self.directory.join("config.yaml");
-        std::fs::write(&config, self.config(tenant_namespaces)).unwrap();
+        self.configure(tenant_namespaces);
         self.operator = Some(self.spawn());
     }
 
-    /// Another operator process with the same configuration.
+    /// Writes the configuration of operators to come.
+    pub fn configure(&self, tenant_namespaces: &[&str]) {
+        std::fs::write(self.directory.join("config.yaml"), self.config(tenant_namespaces)).unwrap();
+    }
+
+    /// Another operator process with the same configuration. It takes the place of the one before it, as a container
+    /// does that was restarted in its pod.
     pub fn spawn(&self) -> Child {
+        self.spawn_as("finaiflow-operator-0")
+    }
+
+    /// An operator process in a pod of that name.
+    pub fn spawn_as(&self, pod: &str) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).unwrap();
         Command::new(env!("CARGO_BIN_EXE_finaiflow-operator"))
             .arg("--config")
             .arg(self.directory.join("config.yaml"))
-            .args(["--namespace", &self.system, "--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0"])
+            .args(["--pod-name", pod, "--namespace", &self.system])
+            .args(["--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0"])
             .env("KUBECONFIG", self.directory.join("kubeconfig"))
             .env("RUST_LOG", "debug,hyper_util=info,h2=info,rustls=info,tower=info,sqlx=info")
             .stdout(Stdio::from(log.try_clone().unwrap()))
