@@ -32,3 +32,5 @@ trap 'exit 143' TERM HUP
 eval "$("$HERE/cluster.sh" env)"
 step "the story as a test"
 cargo test --locked --workspace --test story -- --nocapture
+step "the commands of the documentation"
+cargo test --locked --workspace --test docs -- --nocapture
