@@ -1,11 +1,16 @@
 //! The OpenAPI document, assembled from what each endpoint says about itself.
 
+pub(crate) mod values;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::header::Header;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{
+    ContentBuilder, HeaderBuilder, Object, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder, Type,
+};
 use utoipa::{IntoParams, Modify, OpenApi};
 
 use crate::problem::{Code, FieldError, MEDIA_TYPE, Problem, ProblemBody};
@@ -58,7 +63,18 @@ fn response(codes: &BTreeSet<Code>) -> Response {
     });
     let content =
         ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).examples_from_iter(examples).build();
-    ResponseBuilder::new().description(titles.join("; ")).content(MEDIA_TYPE, content).build()
+    let mut response = ResponseBuilder::new().description(titles.join("; ")).content(MEDIA_TYPE, content);
+    if codes.contains(&Code::Overloaded) {
+        response = response.header("Retry-After", header(Type::Integer, "Seconds to wait before trying again."));
+    }
+    if codes.contains(&Code::Unauthenticated) {
+        response = response.header("WWW-Authenticate", header(Type::String, "Always `Bearer`."));
+    }
+    response.build()
+}
+
+fn header(kind: Type, description: &str) -> Header {
+    HeaderBuilder::new().schema(Some(Object::with_type(kind))).description(Some(description)).build()
 }
 
 fn example(code: Code) -> Problem {
@@ -74,7 +90,7 @@ fn example(code: Code) -> Problem {
 #[expect(dead_code, reason = "describes a header to the OpenAPI generator")]
 pub(crate) struct TenantHeader {
     /// Name of the tenant. Needed where the host of the request does not name it; must agree where it does.
-    #[param(rename = "X-Tenant-ID", example = "acme")]
+    #[param(rename = "X-Tenant-ID", value_type = values::TenantName, required = false, example = "acme")]
     tenant_id: Option<String>,
 }
 
@@ -83,15 +99,25 @@ pub(crate) struct TenantHeader {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes a header to the OpenAPI generator")]
 pub(crate) struct KeyHeader {
-    /// 1 to 255 visible ASCII characters, unique per user and write. Repeating the request with its key for 24 hours
-    /// answers what the first one answered and changes nothing.
+    /// A new one for each write. Repeating the request with its key for 24 hours answers what the first one answered
+    /// and changes nothing.
     #[param(
         rename = "Idempotency-Key",
-        min_length = 1,
-        max_length = 255,
+        value_type = values::IdempotencyKey,
+        inline,
         example = "5c2f8a52-8d3c-4f1e-9c0e-2f7f3b8f0f11"
     )]
     idempotency_key: String,
+}
+
+/// Makes a write repeatable that need not be.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes a header to the OpenAPI generator")]
+pub(crate) struct OptionalKeyHeader {
+    /// Repeating the request with its key for 24 hours answers what the first one answered and changes nothing.
+    #[param(rename = "Idempotency-Key", value_type = values::IdempotencyKey, inline, required = false)]
+    idempotency_key: Option<String>,
 }
 
 /// Which part of a list.
@@ -100,9 +126,10 @@ pub(crate) struct KeyHeader {
 #[expect(dead_code, reason = "describes parameters to the OpenAPI generator")]
 pub(crate) struct PageParams {
     /// How many items at most.
-    #[param(minimum = 1, maximum = 100, default = 20)]
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
+    #[param(value_type = values::Cursor, required = false)]
     cursor: Option<String>,
 }
 
@@ -149,7 +176,15 @@ pub(crate) fn base() -> Document {
 /// The whole document.
 #[must_use]
 pub fn document() -> Document {
-    routes::api().split_for_parts().1
+    let mut document = routes::api().split_for_parts().1;
+    let operations = document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.post]).flatten();
+    for response in operations.flat_map(|operation| operation.responses.responses.values_mut()) {
+        if let RefOr::T(response) = response {
+            let request_id = header(Type::String, "The request's own, or a new one where it has none.");
+            response.headers.insert("X-Request-ID".to_owned(), request_id.into());
+        }
+    }
+    document
 }
 
 /// The whole document as pretty JSON, ending in a line break.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::extract::Context;
-use crate::openapi::{ANY, TenantHeader, problems};
+use crate::openapi::{ANY, TenantHeader, problems, values};
 use crate::problem::{Code, Problem};
 use crate::tenant::{Tenant, TenantError};
 
@@ -22,6 +22,7 @@ pub struct Info {
     #[schema(example = "v1")]
     api_version: &'static str,
     /// The tenant, if the request names one.
+    #[schema(required = true)]
     tenant: Option<TenantInfo>,
 }
 
@@ -29,7 +30,7 @@ pub struct Info {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TenantInfo {
     /// What `X-Tenant-ID` calls it.
-    #[schema(example = "acme")]
+    #[schema(value_type = values::TenantName)]
     name: String,
     /// Name shown to people.
     #[schema(example = "Acme Bank")]
@@ -42,7 +43,7 @@ pub struct TenantInfo {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CurrencyInfo {
     /// ISO 4217 code.
-    #[schema(example = "USD")]
+    #[schema(value_type = values::Currency)]
     code: &'static str,
     /// Decimal places of the minor unit.
     #[schema(example = 2)]

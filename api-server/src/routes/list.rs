@@ -4,13 +4,15 @@ use finaiflow_ledger::query::Page;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::openapi::values;
+
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct List<T> {
     /// The items.
     data: Vec<T>,
     /// Asks for the next page; `null` on the last one.
-    #[schema(example = "aaaaaaaaaaaai", required = true)]
+    #[schema(value_type = Option<values::Cursor>, required = true)]
     next_cursor: Option<String>,
 }
 

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::extract::json::amount;
 use crate::extract::{Caller, IdempotencyKey, JsonBody, Validate};
-use crate::openapi::{ANY, BODY, CALLER, KEYED, KeyHeader, TENANT, TenantHeader, problems};
+use crate::openapi::{ANY, BODY, CALLER, KEYED, KeyHeader, TENANT, TenantHeader, problems, values};
 use crate::problem::{Code, FieldError, Problem};
 use crate::routes::movement::{self, memo_faults};
 
@@ -20,26 +20,26 @@ use crate::routes::movement::{self, memo_faults};
 #[serde(deny_unknown_fields)]
 pub struct NewTransfer {
     /// An own account.
-    #[schema(example = "acc_aaaaaaiaaaaaaaab")]
+    #[schema(value_type = values::AccountId)]
     from_account_id: String,
     /// Any account of the tenant.
-    #[schema(example = "acc_aaaaaaiaaaaaaaae")]
+    #[schema(value_type = values::AccountId)]
     to_account_id: String,
     /// Minor units.
     #[serde(deserialize_with = "amount")]
     #[schema(value_type = i64, minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 2500)]
     amount: Amount,
     /// Must be the currency of both accounts.
-    #[schema(value_type = String, example = "USD")]
+    #[schema(value_type = values::Currency)]
     currency: Currency,
-    /// For the statement; up to 500 characters.
-    #[schema(example = "Rent March", max_length = 500)]
+    /// For the statement.
+    #[schema(value_type = Option<values::Description>)]
     description: Option<String>,
-    /// For budgets and reports; up to 64 characters.
-    #[schema(example = "housing", max_length = 64)]
+    /// For budgets and reports.
+    #[schema(value_type = Option<values::Category>)]
     category: Option<String>,
-    /// The caller's own number; up to 128 characters.
-    #[schema(example = "INV-2026-0042", max_length = 128)]
+    /// The caller's own number.
+    #[schema(value_type = Option<values::Reference>)]
     reference: Option<String>,
 }
 
@@ -64,31 +64,31 @@ impl Validate for NewTransfer {
 #[schema(as = Transfer)]
 pub struct TransferView {
     /// Opaque id.
-    #[schema(value_type = String, example = "trf_aaaaaaiaaaaaaaam")]
+    #[schema(value_type = values::TransferId)]
     id: JournalId,
-    /// Always `completed`.
-    #[schema(value_type = String, example = "completed")]
+    /// How far it has come.
+    #[schema(value_type = values::MovementStatus)]
     status: MovementStatus,
     /// The account debited.
-    #[schema(value_type = String, example = "acc_aaaaaaiaaaaaaaab")]
+    #[schema(value_type = values::AccountId)]
     from_account_id: AccountId,
     /// The account credited.
-    #[schema(value_type = String, example = "acc_aaaaaaiaaaaaaaae")]
+    #[schema(value_type = values::AccountId)]
     to_account_id: AccountId,
     /// Minor units.
     #[schema(value_type = i64, example = 2500)]
     amount: Amount,
-    /// ISO 4217 code.
-    #[schema(value_type = String, example = "USD")]
+    /// Of both accounts.
+    #[schema(value_type = values::Currency)]
     currency: Currency,
     /// As given.
-    #[schema(example = "Rent March")]
+    #[schema(value_type = Option<values::Description>, required = true)]
     description: Option<String>,
     /// As given.
-    #[schema(example = "housing")]
+    #[schema(value_type = Option<values::Category>, required = true)]
     category: Option<String>,
     /// As given.
-    #[schema(example = "INV-2026-0042")]
+    #[schema(value_type = Option<values::Reference>, required = true)]
     reference: Option<String>,
     /// When it was booked.
     #[serde(with = "time::serde::rfc3339")]
@@ -128,7 +128,12 @@ problems!(
 #[utoipa::path(
     post, path = "/api/v1/transfers", tag = "transfers", operation_id = "transfer", security(("bearer" = [])),
     params(TenantHeader, KeyHeader), request_body = NewTransfer,
-    responses((status = 201, description = "The money has moved", body = TransferView), Problems)
+    responses(
+        (status = 201, description = "The money has moved", body = TransferView, links(
+            ("balance" = (operation_id = "get_balance", parameters(("id" = "$response.body#/from_account_id"))))
+        )),
+        Problems
+    )
 )]
 pub(crate) async fn transfer(
     caller: Caller,

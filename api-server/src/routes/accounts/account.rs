@@ -7,25 +7,27 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use crate::openapi::values;
+
 /// An account.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Account)]
 pub struct AccountView {
     /// Opaque id.
-    #[schema(value_type = String, example = "acc_aaaaaaiaaaaaaaab")]
+    #[schema(value_type = values::AccountId)]
     id: AccountId,
-    /// `checking`, `savings`, `business` or `investment`.
+    /// What it is for.
     #[serde(rename = "type")]
-    #[schema(value_type = String, example = "checking")]
+    #[schema(value_type = values::AccountType)]
     account_type: AccountType,
-    /// The only currency it holds, as ISO 4217 code.
-    #[schema(value_type = String, example = "USD")]
+    /// The only currency it holds.
+    #[schema(value_type = values::Currency)]
     currency: Currency,
     /// The owner's name for it.
-    #[schema(example = "Everyday")]
+    #[schema(value_type = values::AccountName)]
     name: String,
-    /// `active`, `frozen` or `closed`.
-    #[schema(value_type = String, example = "active")]
+    /// Whether it takes part in movements.
+    #[schema(value_type = values::AccountStatus)]
     status: AccountStatus,
     /// Booked balance in minor units.
     #[schema(example = 10000)]

@@ -9,7 +9,7 @@ use time::{OffsetDateTime, UtcOffset};
 use utoipa::ToSchema;
 
 use crate::extract::{Caller, PathId};
-use crate::openapi::{ANY, CALLER, TENANT, TenantHeader, problems};
+use crate::openapi::{ANY, CALLER, TENANT, TenantHeader, problems, values};
 use crate::problem::{Code, Problem};
 use crate::store::StoreError;
 
@@ -18,10 +18,10 @@ use crate::store::StoreError;
 #[schema(as = Balance)]
 pub struct BalanceView {
     /// The account.
-    #[schema(value_type = String, example = "acc_aaaaaaiaaaaaaaab")]
+    #[schema(value_type = values::AccountId)]
     account_id: AccountId,
-    /// ISO 4217 code.
-    #[schema(value_type = String, example = "USD")]
+    /// The account's.
+    #[schema(value_type = values::Currency)]
     currency: Currency,
     /// Booked balance in minor units.
     #[schema(example = 10000)]
@@ -56,7 +56,7 @@ problems!(ANY, TENANT, CALLER, &[Code::NotFound]);
 #[utoipa::path(
     get, path = "/api/v1/accounts/{id}/balance", tag = "accounts", operation_id = "get_balance",
     security(("bearer" = [])),
-    params(TenantHeader, ("id" = String, Path, description = "Id of an own account", example = "acc_aaaaaaiaaaaaaaab")),
+    params(TenantHeader, ("id" = values::AccountId, Path, description = "Id of an own account")),
     responses((status = 200, description = "The balance", body = BalanceView), Problems)
 )]
 pub(crate) async fn balance(caller: Caller, PathId(id): PathId<AccountId>) -> Result<Json<BalanceView>, Problem> {

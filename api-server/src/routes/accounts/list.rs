@@ -18,7 +18,12 @@ problems!(ANY, TENANT, CALLER, &[Code::ValidationFailed]);
 #[utoipa::path(
     get, path = "/api/v1/accounts", tag = "accounts", operation_id = "list_accounts", security(("bearer" = [])),
     params(TenantHeader, PageParams),
-    responses((status = 200, description = "The accounts", body = List<AccountView>), Problems)
+    responses(
+        (status = 200, description = "The accounts", body = List<AccountView>, links(
+            ("account" = (operation_id = "get_account", parameters(("id" = "$response.body#/data/0/id"))))
+        )),
+        Problems
+    )
 )]
 pub(crate) async fn list(caller: Caller, page: Page) -> Result<Json<List<AccountView>>, Problem> {
     let pool = &caller.tenant.pool;

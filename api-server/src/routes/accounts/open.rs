@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::domain::text;
 use crate::extract::{Caller, IdempotencyKey, JsonBody, Validate};
-use crate::openapi::{ANY, BODY, CALLER, KEYED, KeyHeader, TENANT, TenantHeader, problems};
+use crate::openapi::{ANY, BODY, CALLER, KEYED, KeyHeader, TENANT, TenantHeader, problems, values};
 use crate::problem::{FieldError, Problem};
 use crate::routes::accounts::account::AccountView;
 use crate::routes::movement;
@@ -20,15 +20,15 @@ const MAX_NAME: usize = 100;
 #[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewAccount {
-    /// `checking`, `savings`, `business` or `investment`.
+    /// What it is for.
     #[serde(rename = "type")]
-    #[schema(value_type = String, pattern = "^(checking|savings|business|investment)$", example = "checking")]
+    #[schema(value_type = values::AccountType)]
     account_type: AccountType,
-    /// One of the tenant's currencies, as ISO 4217 code.
-    #[schema(value_type = String, example = "USD")]
+    /// One of the tenant's currencies.
+    #[schema(value_type = values::Currency)]
     currency: Currency,
     /// The owner's name for it.
-    #[schema(example = "Everyday", min_length = 1, max_length = 100)]
+    #[schema(value_type = values::AccountName)]
     name: String,
 }
 
@@ -44,7 +44,16 @@ problems!(ANY, TENANT, CALLER, BODY, KEYED);
 #[utoipa::path(
     post, path = "/api/v1/accounts", tag = "accounts", operation_id = "open_account", security(("bearer" = [])),
     params(TenantHeader, KeyHeader), request_body = NewAccount,
-    responses((status = 201, description = "The account is open", body = AccountView), Problems)
+    responses(
+        (status = 201, description = "The account is open", body = AccountView, links(
+            ("account" = (operation_id = "get_account", parameters(("id" = "$response.body#/id")))),
+            ("balance" = (operation_id = "get_balance", parameters(("id" = "$response.body#/id")))),
+            ("transactions" = (operation_id = "list_transactions", parameters(("id" = "$response.body#/id")))),
+            ("deposit" = (operation_id = "deposit", parameters(("id" = "$response.body#/id")))),
+            ("withdraw" = (operation_id = "withdraw", parameters(("id" = "$response.body#/id"))))
+        )),
+        Problems
+    )
 )]
 pub(crate) async fn open(
     caller: Caller,

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::extract::Validate;
 use crate::extract::json::amount;
+use crate::openapi::values;
 use crate::problem::FieldError;
 use crate::routes::movement::memo_faults;
 
@@ -21,16 +22,16 @@ pub struct NewTransaction {
     #[schema(value_type = i64, minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 10000)]
     pub(crate) amount: Amount,
     /// Must be the account's.
-    #[schema(value_type = String, example = "USD")]
+    #[schema(value_type = values::Currency)]
     pub(crate) currency: Currency,
-    /// For the statement; up to 500 characters.
-    #[schema(example = "Salary March", max_length = 500)]
+    /// For the statement.
+    #[schema(value_type = Option<values::Description>)]
     description: Option<String>,
-    /// For budgets and reports; up to 64 characters.
-    #[schema(example = "income", max_length = 64)]
+    /// For budgets and reports.
+    #[schema(value_type = Option<values::Category>)]
     category: Option<String>,
-    /// The caller's own number; up to 128 characters.
-    #[schema(example = "PAY-2026-03", max_length = 128)]
+    /// The caller's own number.
+    #[schema(value_type = Option<values::Reference>)]
     reference: Option<String>,
 }
 
@@ -55,41 +56,41 @@ impl Validate for NewTransaction {
 #[schema(as = Transaction)]
 pub struct TransactionView {
     /// Opaque id.
-    #[schema(value_type = String, example = "txn_aaaaaaiaaaaaaaabae")]
+    #[schema(value_type = values::TransactionId)]
     id: TransactionId,
     /// The account.
-    #[schema(value_type = String, example = "acc_aaaaaaiaaaaaaaab")]
+    #[schema(value_type = values::AccountId)]
     account_id: AccountId,
-    /// `deposit`, `withdrawal`, `transfer_in` or `transfer_out`.
+    /// What it is from the account's point of view.
     #[serde(rename = "type")]
-    #[schema(value_type = String, example = "deposit")]
+    #[schema(value_type = values::TransactionType)]
     transaction_type: TransactionType,
     /// Minor units: positive when the account gained.
     #[schema(example = 10000)]
     amount: i64,
-    /// ISO 4217 code.
-    #[schema(value_type = String, example = "USD")]
+    /// The account's.
+    #[schema(value_type = values::Currency)]
     currency: Currency,
     /// Booked balance right after it, in minor units.
     #[schema(example = 10000)]
     balance_after: i64,
     /// As given.
-    #[schema(example = "Salary March")]
+    #[schema(value_type = Option<values::Description>, required = true)]
     description: Option<String>,
     /// As given.
-    #[schema(example = "income")]
+    #[schema(value_type = Option<values::Category>, required = true)]
     category: Option<String>,
     /// As given.
-    #[schema(example = "PAY-2026-03")]
+    #[schema(value_type = Option<values::Reference>, required = true)]
     reference: Option<String>,
-    /// Always `completed`.
-    #[schema(value_type = String, example = "completed")]
+    /// How far it has come.
+    #[schema(value_type = values::MovementStatus)]
     status: MovementStatus,
     /// When it was booked.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     /// The transfer it is a side of, if it is.
-    #[schema(value_type = Option<String>, example = "trf_aaaaaaiaaaaaaaam")]
+    #[schema(value_type = Option<values::TransferId>, required = true)]
     transfer_id: Option<JournalId>,
 }
 

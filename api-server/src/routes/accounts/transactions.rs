@@ -5,7 +5,7 @@ use finaiflow_ledger::id::AccountId;
 use finaiflow_ledger::query;
 
 use crate::extract::{Caller, Page, PathId};
-use crate::openapi::{ANY, CALLER, PageParams, TENANT, TenantHeader, problems};
+use crate::openapi::{ANY, CALLER, PageParams, TENANT, TenantHeader, problems, values};
 use crate::problem::{Code, Problem};
 use crate::routes::accounts::transaction::TransactionView;
 use crate::routes::list::List;
@@ -21,7 +21,7 @@ problems!(ANY, TENANT, CALLER, &[Code::NotFound, Code::ValidationFailed]);
     security(("bearer" = [])),
     params(
         TenantHeader, PageParams,
-        ("id" = String, Path, description = "Id of an own account", example = "acc_aaaaaaiaaaaaaaab"),
+        ("id" = values::AccountId, Path, description = "Id of an own account"),
     ),
     responses((status = 200, description = "The movements", body = List<TransactionView>), Problems)
 )]

@@ -6,7 +6,7 @@ use finaiflow_ledger::command::{CommandKind, Outcome};
 use finaiflow_ledger::id::AccountId;
 
 use crate::extract::{Caller, IdempotencyKey, JsonBody, PathId};
-use crate::openapi::{ANY, BODY, CALLER, KEYED, KeyHeader, TENANT, TenantHeader, problems};
+use crate::openapi::{ANY, BODY, CALLER, KEYED, KeyHeader, TENANT, TenantHeader, problems, values};
 use crate::problem::{Code, Problem};
 use crate::routes::accounts::transaction::{NewTransaction, TransactionView};
 use crate::routes::movement;
@@ -28,10 +28,16 @@ problems!(
     security(("bearer" = [])),
     params(
         TenantHeader, KeyHeader,
-        ("id" = String, Path, description = "Id of an own account", example = "acc_aaaaaaiaaaaaaaab"),
+        ("id" = values::AccountId, Path, description = "Id of an own account"),
     ),
     request_body = NewTransaction,
-    responses((status = 201, description = "The money is booked", body = TransactionView), Problems)
+    responses(
+        (status = 201, description = "The money is booked", body = TransactionView, links(
+            ("balance" = (operation_id = "get_balance", parameters(("id" = "$response.body#/account_id")))),
+            ("transactions" = (operation_id = "list_transactions", parameters(("id" = "$response.body#/account_id"))))
+        )),
+        Problems
+    )
 )]
 pub(crate) async fn withdraw(
     caller: Caller,

@@ -53,7 +53,15 @@ problems!(ANY, TENANT, BODY, &[Code::Unauthenticated]);
 #[utoipa::path(
     post, path = "/api/v1/auth/login", tag = "auth", operation_id = "login",
     params(TenantHeader), request_body = Login,
-    responses((status = 200, description = "A session has begun", body = Tokens), Problems)
+    responses(
+        (status = 200, description = "A session has begun", body = Tokens, links(
+            ("refresh" = (
+                operation_id = "refresh",
+                request_body = json!({"refresh_token": "$response.body#/refresh_token"})
+            ))
+        )),
+        Problems
+    )
 )]
 pub(crate) async fn login(
     State(state): State<AppState>,

@@ -39,7 +39,15 @@ problems!(ANY, TENANT, BODY, &[Code::Unauthenticated]);
 #[utoipa::path(
     post, path = "/api/v1/auth/refresh", tag = "auth", operation_id = "refresh",
     params(TenantHeader), request_body = Refresh,
-    responses((status = 200, description = "The session goes on", body = Tokens), Problems)
+    responses(
+        (status = 200, description = "The session goes on", body = Tokens, links(
+            ("refresh" = (
+                operation_id = "refresh",
+                request_body = json!({"refresh_token": "$response.body#/refresh_token"})
+            ))
+        )),
+        Problems
+    )
 )]
 pub(crate) async fn refresh(
     State(state): State<AppState>,

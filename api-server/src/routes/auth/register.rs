@@ -11,7 +11,7 @@ use crate::clock;
 use crate::domain::password::Password;
 use crate::domain::{email, fingerprint, text};
 use crate::extract::{Context, CurrentTenant, IdempotencyKey, JsonBody, Validate};
-use crate::openapi::{ANY, BODY, TENANT, TenantHeader, problems};
+use crate::openapi::{ANY, BODY, OptionalKeyHeader, TENANT, TenantHeader, problems, values};
 use crate::problem::{Code, FieldError, Problem};
 use crate::routes::auth::user::UserView;
 use crate::store::idempotency::{self, Recall, Ticket};
@@ -25,14 +25,14 @@ const MAX_NAME: usize = 200;
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Register {
-    /// Login name; case does not matter.
-    #[schema(example = "ada@example.com", max_length = 254)]
+    /// Login name.
+    #[schema(value_type = values::Email)]
     email: String,
     /// 8 to 128 characters of any kind.
     #[schema(value_type = String, format = Password, example = "correct horse battery", min_length = 8, max_length = 128)]
     password: Password,
     /// Shown to the user.
-    #[schema(example = "Ada Lovelace", min_length = 1, max_length = 200)]
+    #[schema(value_type = values::PersonName)]
     name: String,
 }
 
@@ -58,9 +58,17 @@ problems!(
 /// answers like the first request.
 #[utoipa::path(
     post, path = "/api/v1/auth/register", tag = "auth", operation_id = "register",
-    params(TenantHeader, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
+    params(TenantHeader, OptionalKeyHeader),
     request_body = Register,
-    responses((status = 201, description = "The user exists", body = UserView), Problems)
+    responses(
+        (status = 201, description = "The user exists", body = UserView, links(
+            ("login" = (
+                operation_id = "login",
+                request_body = json!({"email": "$request.body#/email", "password": "$request.body#/password"})
+            ))
+        )),
+        Problems
+    )
 )]
 pub(crate) async fn register(
     State(state): State<AppState>,

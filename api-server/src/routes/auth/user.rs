@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::domain::id;
+use crate::openapi::values;
 use crate::store::users::User;
 
 /// A user of the tenant.
@@ -12,13 +13,13 @@ use crate::store::users::User;
 #[schema(as = User)]
 pub struct UserView {
     /// Opaque id.
-    #[schema(example = "usr_agnm2kjvkv3tnc5hqzq3xv2m5e")]
+    #[schema(value_type = values::UserId)]
     id: String,
     /// Address as it was given.
-    #[schema(example = "ada@example.com")]
+    #[schema(value_type = values::Email)]
     email: String,
     /// Name as it was given.
-    #[schema(example = "Ada Lovelace")]
+    #[schema(value_type = values::PersonName)]
     name: String,
     /// When the user registered.
     #[serde(with = "time::serde::rfc3339")]
