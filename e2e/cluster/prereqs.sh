@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# prereqs.sh: installs what is missing from Debian's packages (as root), names the command for the rest.
+# prereqs.sh [story]: installs what is missing from Debian's packages (as root), names the command for the rest; with
+# `story` what the story's tests need, too.
 . "$(dirname "$0")/lib.sh"
 
 # A command or file, and the package that has it: asked for by file, so that another vendor's containerd is fine too.
@@ -11,6 +12,7 @@ wanted=(
   nft:nftables iptables:iptables conntrack:conntrack
   /usr/lib/postgresql/15/bin/postgres:postgresql-15
 )
+[ "${1:-}" != story ] || wanted+=(chromium:chromium chromedriver:chromium-driver /usr/lib/python3.11/ensurepip:python3-venv)
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for w in "${wanted[@]}"; do
@@ -60,4 +62,10 @@ have=$(go env GOVERSION 2>/dev/null | sed 's/^go//')
 if [ ! -x "$(binary_path)" ] && [ "$(printf '1.21\n%s\n' "${have:-0}" | sort -V | head -1)" != 1.21 ]; then
   die "Go $need or newer is missing (found: ${have:-none}); install it with:
   curl -sSfL https://go.dev/dl/go$need.linux-$(dpkg --print-architecture).tar.gz | tar -C /usr/local -xz && export PATH=\$PATH:/usr/local/go/bin"
+fi
+
+if [ "${1:-}" = story ]; then
+  log=$(mktemp)
+  watched "schemathesis" "$log" "$ROOT/e2e/contract/schemathesis.sh" --version
+  rm -f "$log"
 fi

@@ -23,6 +23,7 @@ evidence() {
   "$HERE/cluster.sh" kubectl describe pods -n finaiflow-system | tail -n 120
   TAIL=100 "$HERE/cluster.sh" logs
 }
+"$HERE/prereqs.sh" story
 "$HERE/cluster.sh" down # what a killed run left
 trap finish EXIT
 trap 'exit 130' INT
