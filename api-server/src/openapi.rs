@@ -151,9 +151,15 @@ impl Modify for BearerScheme {
 #[openapi(
     info(
         title = "FinaiFlow API",
-        description = "Banking for the tenants of a FinaiFlow installation.\n\nMoney is an integer of minor units (cents) \
-            beside an ISO 4217 currency. Ids are opaque strings. Times are RFC 3339 in UTC. Unknown request fields are \
-            refused. Every error is `application/problem+json` (RFC 9457) with a stable `type`.",
+        description = "Banking for the tenants of a FinaiFlow installation.\n\n\
+            **Tenant.** Named by the host of the request, or by the header `X-Tenant-ID`.\n\n\
+            **Signing in.** Register, log in, and send the `access_token` as `Authorization: Bearer`; after it has expired, \
+            exchange the `refresh_token`.\n\n\
+            **Writes.** Accounts and money need an `Idempotency-Key`: repeated with its key, a request is answered like the \
+            first one and changes nothing.\n\n\
+            **Shapes.** Money is an integer of minor units (cents) beside an ISO 4217 currency. Ids are opaque strings. Times \
+            are RFC 3339 in UTC. Unknown request fields are refused.\n\n\
+            **Errors.** Every one is `application/problem+json` (RFC 9457) with a stable `type`.",
         license(name = "MIT", identifier = "MIT")
     ),
     servers((url = "/", description = "This server")),

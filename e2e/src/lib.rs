@@ -9,6 +9,8 @@
     reason = "a test harness reports by panicking"
 )]
 
+pub mod browser;
+
 use std::{
     io::{Read, Write},
     process::{Command, Output, Stdio},
