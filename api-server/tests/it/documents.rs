@@ -12,13 +12,18 @@ async fn the_document_is_complete() {
     let document = world.client("acme").get("/openapi.json").send_unchecked().await.body;
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     assert_eq!(format!("{document:#}\n"), finaiflow_api::openapi_json());
-    let mut ids = BTreeSet::new();
+    let (mut ids, mut linked) = (BTreeSet::new(), BTreeSet::new());
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let place = format!("{method} {path}");
             assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{place}");
             assert!(operation["summary"].is_string() && operation["tags"][0].is_string(), "{place}");
             let responses = operation["responses"].as_object().unwrap();
+            for response in responses.values() {
+                assert!(response["headers"]["X-Request-ID"].is_object(), "{place}");
+                let links = response["links"].as_object().into_iter().flat_map(|links| links.values());
+                linked.extend(links.map(|link| link["operationId"].as_str().unwrap().to_owned()));
+            }
             let documents_401 = responses.contains_key("401") && !path.ends_with("login") && !path.ends_with("refresh");
             assert_eq!(operation.get("security").is_some(), documents_401, "{place}");
             if path.starts_with("/api") {
@@ -35,6 +40,7 @@ async fn the_document_is_complete() {
             }
         }
     }
+    assert!(!linked.is_empty() && linked.is_subset(&ids), "{linked:?}");
     assert_refs_resolve(&document, &document);
     let schemas = document["components"]["schemas"].as_object().unwrap();
     for name in ["Register", "Login", "Refresh", "NewAccount", "NewTransaction", "NewTransfer"] {
