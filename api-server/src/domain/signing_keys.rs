@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest::{Digest, SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use data_encoding::BASE64;
 use jsonwebtoken::{DecodingKey, EncodingKey};
@@ -13,6 +14,7 @@ pub struct SigningKeys {
     active_kid: String,
     active: EncodingKey,
     published: Vec<PublicKey>,
+    fingerprint: Digest,
 }
 
 #[derive(Clone)]
@@ -65,6 +67,7 @@ enum KeyState {
 impl SigningKeys {
     /// Reads the Secret's `keys.json`; every key must parse and exactly one must be active.
     pub fn from_json(document: &[u8]) -> Result<Self, SigningKeysError> {
+        let fingerprint = digest(&SHA256, document);
         let document: Document = serde_json::from_slice(document)
             .map_err(|error| SigningKeysError::Document { line: error.line(), column: error.column() })?;
         let mut signers = Vec::new();
@@ -80,7 +83,7 @@ impl SigningKeys {
             published.push(PublicKey { kid: key.kid, decoding: DecodingKey::from_ed_der(&x), x });
         }
         match <[_; 1]>::try_from(signers) {
-            Ok([(active_kid, active)]) => Ok(Self { active_kid, active, published }),
+            Ok([(active_kid, active)]) => Ok(Self { active_kid, active, published, fingerprint }),
             Err(signers) => Err(SigningKeysError::Active(signers.len())),
         }
     }
@@ -89,6 +92,11 @@ impl SigningKeys {
     #[must_use]
     pub fn active_kid(&self) -> &str {
         &self.active_kid
+    }
+
+    /// Tells these keys and their states from any others.
+    pub(crate) fn fingerprint(&self) -> &[u8] {
+        self.fingerprint.as_ref()
     }
 
     pub(crate) fn encoding(&self) -> &EncodingKey {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use moka::future::Cache;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::domain::access_token::{Issuer, Subject, TokenError, Verified};
@@ -33,11 +34,22 @@ pub enum AccessError {
     Store(#[from] Arc<StoreError>),
 }
 
+/// A session of a claim.
+type Session = (String, Uuid);
+
+/// What was found out about a session.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    live: bool,
+    /// Before the question was put: how old the answer is cannot be told from when it arrived.
+    asked_at: Instant,
+}
+
 /// Verified tokens and live sessions of this replica. Tokens are kept by digest only.
 #[derive(Debug, Clone)]
 pub struct AccessCache {
     tokens: Cache<[u8; 32], Verified>,
-    sessions: Cache<(String, Uuid), bool>,
+    sessions: Cache<Session, Seen>,
 }
 
 impl Default for AccessCache {
@@ -58,17 +70,45 @@ impl AccessCache {
         token: &str,
         now: OffsetDateTime,
     ) -> Result<Subject, AccessError> {
+        let arrived = Instant::now();
         let verified = self.verify(tenant, issuer, token).await?;
         let subject = verified.subject(issuer, now)?;
         let session = (issuer.claim_id.clone(), subject.session_id);
-        let look_up = sessions::is_live(&tenant.pool, subject, now);
-        let live = self.sessions.try_get_with(session, look_up).await?;
+        let live = self.is_live(session, arrived, || sessions::is_live(&tenant.pool, subject, now)).await?;
         live.then_some(subject).ok_or(AccessError::Session)
     }
 
+    /// Whether a session was live less than [`SESSION_TTL`] before the request arrived, or later. Requests share a
+    /// look-up, but not one that was put so long ago that the session may have been revoked in plain sight.
+    async fn is_live<F>(
+        &self,
+        session: Session,
+        arrived: Instant,
+        look_up: impl Fn() -> F,
+    ) -> Result<bool, Arc<StoreError>>
+    where
+        F: Future<Output = Result<bool, StoreError>>,
+    {
+        loop {
+            let ask = async {
+                let asked_at = Instant::now();
+                Ok(Seen { live: look_up().await?, asked_at })
+            };
+            let seen = self.sessions.try_get_with_by_ref(&session, ask).await?;
+            if arrived.saturating_duration_since(seen.asked_at) < SESSION_TTL {
+                return Ok(seen.live);
+            }
+            self.sessions.invalidate(&session).await;
+        }
+    }
+
     async fn verify(&self, tenant: &Tenant, issuer: &Issuer, token: &str) -> Result<Verified, TokenError> {
+        // With other keys the tenant may no longer accept the token.
+        let mut digest = Context::new(&SHA256);
+        digest.update(tenant.keys.fingerprint());
+        digest.update(token.as_bytes());
         let mut key = [0; 32];
-        key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        key.copy_from_slice(digest.finish().as_ref());
         if let Some(verified) = self.tokens.get(&key).await {
             return Ok(verified);
         }
@@ -80,5 +120,57 @@ impl AccessCache {
     /// Forgets what is known about a session, after it was revoked here.
     pub async fn forget(&self, claim_id: &str, session: Uuid) {
         self.sessions.invalidate(&(claim_id.to_owned(), session)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    fn session() -> Session {
+        ("00112233445566aa".to_owned(), Uuid::from_u128(1))
+    }
+
+    async fn live(cache: &AccessCache, look_up: impl Future<Output = bool>) -> bool {
+        let look_up = std::cell::RefCell::new(Some(look_up));
+        let once = || {
+            let look_up = look_up.borrow_mut().take();
+            async { Ok(look_up.unwrap().await) }
+        };
+        cache.is_live(session(), Instant::now(), once).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_as_old_as_its_question() {
+        let cache = AccessCache::default();
+        let slow = async {
+            sleep(SESSION_TTL / 2).await;
+            true
+        };
+        assert!(live(&cache, slow).await);
+        advance(SESSION_TTL / 2 - Duration::from_millis(1)).await;
+        assert!(live(&cache, async { panic!("remembered") }).await);
+        advance(Duration::from_millis(1)).await;
+        assert!(!live(&cache, ready(false)).await, "revoked since the question");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shared_answer_that_is_too_old_is_asked_for_again() {
+        let cache = AccessCache::default();
+        let hanging = async {
+            sleep(2 * SESSION_TTL).await;
+            true
+        };
+        let late = async {
+            sleep(SESSION_TTL).await;
+            live(&cache, ready(false)).await
+        };
+        let (first, late) = tokio::join!(live(&cache, hanging), late);
+        assert!(first, "it arrived before the session can have been seen to be revoked");
+        assert!(!late, "but this one did not");
     }
 }
