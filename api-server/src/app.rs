@@ -89,14 +89,20 @@ impl AppState {
         })))
     }
 
-    /// Makes `/readyz` fail, so that no new connections are sent here while open requests finish.
+    /// Makes `/readyz` fail, so that no new connections are sent here while open requests finish, and has each answer
+    /// close its connection, so that none is idle when connections are closed: a request may be under way on it.
     pub fn begin_drain(&self) {
         self.0.draining.store(true, Ordering::Release);
     }
 
+    /// Whether the server is about to stop.
+    pub(crate) fn draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
     /// Why the server is not ready, if it is not.
     pub(crate) fn not_ready(&self) -> Option<&'static str> {
-        if self.0.draining.load(Ordering::Acquire) {
+        if self.draining() {
             Some("the server is shutting down")
         } else {
             (!self.0.directory.ready()).then_some("the tenants are not loaded yet")

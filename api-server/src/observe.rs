@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use axum::middleware::Next;
 use axum::response::Response;
 use data_encoding::HEXLOWER;
@@ -38,6 +39,9 @@ pub async fn observe(State(state): State<AppState>, mut request: Request, next: 
     let mut response = problem::render(response, &context.trace_id);
     if let Ok(id) = HeaderValue::from_str(&context.request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
+    }
+    if state.draining() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 
     let elapsed = started.elapsed();
