@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::tenants::Replica;
+use crate::tenants::{Budget, Replica};
 
 /// The API server of FinaiFlow.
 #[derive(Debug, Parser)]
@@ -57,6 +57,9 @@ pub struct Serve {
     /// PostgreSQL connections this replica means to hold over all tenants.
     #[arg(long, env = "FINAIFLOW_CONNECTION_BUDGET", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub connection_budget: u32,
+    /// Most replicas that serve at once: each takes no more than its part of a tenant's connections.
+    #[arg(long, env = "FINAIFLOW_REPLICAS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub replicas: u32,
     /// Namespace of the pod, where its Lease is kept.
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: String,
@@ -82,6 +85,12 @@ impl Serve {
     #[must_use]
     pub fn base_domain(&self) -> Option<&str> {
         (!self.base_domain.is_empty()).then_some(self.base_domain.as_str())
+    }
+
+    /// How many connections this replica may hold.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        Budget { connections: self.connection_budget, replicas: self.replicas }
     }
 
     /// This replica.

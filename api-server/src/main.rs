@@ -88,7 +88,7 @@ async fn serve(config: Serve) -> Result<(), Error> {
     let service = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let drained = drain.clone().cancelled_owned();
     let mut server = tokio::spawn(async { axum::serve(listener, service).with_graceful_shutdown(drained).await });
-    let registry = tenants::run(client, directory, clock, config.replica(), config.connection_budget, close.clone());
+    let registry = tenants::run(client, directory, clock, config.replica(), config.budget(), close.clone());
     let mut registry = tokio::spawn(registry);
 
     tokio::select! {

@@ -24,16 +24,29 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Longest wait for the requests that still use a retired connection.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Size of a tenant's pool: its own limit less a reserve, or its share of this replica's budget if that is less.
-///
-/// The share is the budget divided by the tenants there are when the pool is made, at most a quarter of the budget
-/// and at least 2. Pools open connections on demand and close them when idle, so many small shares may add up to more
-/// than the budget without ever being used at once; when they are, [`over_budget`] closes what is idle, and
-/// PostgreSQL's own connection limits (which a pool waits on) are the hard bound.
-pub(super) fn share(limit: i32, budget: u32, tenants: usize) -> u32 {
-    let tenants = u32::try_from(tenants).unwrap_or(u32::MAX).max(LARGEST_SHARE);
-    let own = u32::try_from(limit).unwrap_or(0).saturating_sub(RESERVE);
-    own.min((budget / tenants).max(2)).max(1)
+/// How many PostgreSQL connections a replica may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Over all tenants.
+    pub connections: u32,
+    /// Most replicas that serve at once. Each tenant's connections are divided among them: a replica that took more
+    /// than its part under load would leave none to one that starts.
+    pub replicas: u32,
+}
+
+impl Budget {
+    /// Size of a tenant's pool: this replica's part of the tenant's own limit less a reserve, or the tenant's share of
+    /// the budget if that is less.
+    ///
+    /// The share is the budget divided by the tenants there are when the pool is made, at most a quarter of the budget
+    /// and at least 2. Pools open connections on demand and close them when idle, so many small shares may add up to
+    /// more than the budget without ever being used at once; when they are, [`over_budget`] closes what is idle, and
+    /// PostgreSQL's own connection limits (which a pool waits on) are the hard bound.
+    pub(super) fn share(self, limit: i32, tenants: usize) -> u32 {
+        let tenants = u32::try_from(tenants).unwrap_or(u32::MAX).max(LARGEST_SHARE);
+        let own = u32::try_from(limit).unwrap_or(0).saturating_sub(RESERVE) / self.replicas.max(1);
+        own.min((self.connections / tenants).max(2)).max(1)
+    }
 }
 
 /// A pool of at most `max` connections that opens none before the first request.
@@ -82,6 +95,12 @@ impl Connection {
         self.snapshots.push(Arc::downgrade(tenant));
     }
 
+    /// What still needs another connection of this pool logs in as `next` does: the password it was opened with may
+    /// have no effect any more.
+    pub(super) fn log_in_like(&self, next: &PgPool) {
+        self.pool.set_connect_options((*next.connect_options()).clone());
+    }
+
     /// Ends it once the requests that hold one of its snapshots are done.
     pub(super) async fn retire(self) {
         let unused = async {
@@ -101,18 +120,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_bounded_by_limit_and_budget() {
-        for (limit, budget, tenants, expected) in [
-            (20, 100, 1, 18),
-            (20, 40, 1, 10),
-            (20, 100, 20, 5),
-            (20, 100, 10_000, 2),
-            (5, 100, 1, 3),
-            (1, 100, 1, 1),
-            (-1, 0, 0, 1),
-            (1000, 800, 1, 200),
+    fn a_share_is_bounded_by_limit_replicas_and_budget() {
+        for (limit, replicas, connections, tenants, expected) in [
+            (20, 1, 100, 1, 18),
+            (20, 3, 100, 1, 6),
+            (20, 30, 100, 1, 1),
+            (20, 1, 40, 1, 10),
+            (20, 1, 100, 20, 5),
+            (20, 1, 100, 10_000, 2),
+            (5, 1, 100, 1, 3),
+            (1, 1, 100, 1, 1),
+            (-1, 0, 0, 0, 1),
+            (1000, 1, 800, 1, 200),
         ] {
-            assert_eq!(share(limit, budget, tenants), expected, "{limit} {budget} {tenants}");
+            let share = Budget { connections, replicas }.share(limit, tenants);
+            assert_eq!(share, expected, "{limit} {replicas} {connections} {tenants}");
         }
     }
 }

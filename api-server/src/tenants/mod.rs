@@ -17,6 +17,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use connection::Budget;
 pub use lease::Replica;
 
 use crate::clock::Clock;
@@ -37,18 +38,17 @@ impl fmt::Display for Key {
 
 /// Follows the Tenants of every namespace into `directory` and publishes the progress on the Lease of `replica`.
 ///
-/// `connection_budget` is how many PostgreSQL connections this replica means to hold over all tenants (see
-/// [`connection::share`]). Returns once `stop` is cancelled, every ledger writer has finished, every pool is closed and
-/// the Lease is deleted; the caller bounds the wait.
+/// Returns once `stop` is cancelled, every ledger writer has finished, every pool is closed and the Lease is deleted;
+/// the caller bounds the wait.
 pub async fn run(
     client: kube::Client,
     directory: Arc<Directory>,
     clock: Clock,
     replica: Replica,
-    connection_budget: u32,
+    budget: Budget,
     stop: CancellationToken,
 ) {
     let (reports, published) = watch::channel(None);
-    let registry = registry::Registry::new(client.clone(), directory, Arc::clone(&clock), connection_budget, reports);
+    let registry = registry::Registry::new(client.clone(), directory, Arc::clone(&clock), budget, reports);
     tokio::join!(registry.run(stop), lease::publish(client, replica, clock, published));
 }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Key;
 use super::applied::Applied;
-use super::connection::{self, Connection};
+use super::connection::{self, Budget, Connection};
 use super::lease::{Failures, Report};
 use super::load::{self, LoadError, Loaded};
 use super::plan::{Need, Plan, plan};
@@ -92,7 +92,7 @@ pub(super) struct Registry {
     client: Client,
     directory: Arc<Directory>,
     clock: Clock,
-    budget: u32,
+    budget: Budget,
     reports: watch::Sender<Option<Report>>,
     slots: HashMap<Key, Slot>,
     /// Namespace whose Tenant a name in the directory is. A name belongs to one Tenant at a time.
@@ -113,7 +113,7 @@ impl Registry {
         client: Client,
         directory: Arc<Directory>,
         clock: Clock,
-        budget: u32,
+        budget: Budget,
         reports: watch::Sender<Option<Report>>,
     ) -> Self {
         Self {
@@ -256,7 +256,7 @@ impl Registry {
     }
 
     fn load(&mut self, key: &Key, version: u64, settings: TenantSettings, need: Need) {
-        let max = connection::share(need.holding.connections, self.budget, self.slots.len());
+        let max = self.budget.share(need.holding.connections, self.slots.len());
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.loading = true;
         let held = slot.served.as_ref().map(|served| served.loaded.clone());
@@ -302,7 +302,10 @@ impl Registry {
             // Unloaded in the meantime, and the connection with it.
             None if !reconnected => return,
             old => {
-                self.retiring.extend(old.map(|served| served.connection.retire().boxed()));
+                if let Some(Served { connection, .. }) = old {
+                    connection.log_in_like(&loaded.pool);
+                    self.retiring.push(connection.retire().boxed());
+                }
                 Connection::new(loaded.pool.clone(), Arc::clone(&self.clock))
             }
         };
@@ -371,7 +374,7 @@ impl Registry {
 
     fn keep_budget(&mut self) {
         let pools = self.slots.values().filter_map(|slot| slot.served.as_ref()).map(|served| &served.connection.pool);
-        for idle in connection::over_budget(pools, self.budget) {
+        for idle in connection::over_budget(pools, self.budget.connections) {
             let close = async {
                 if let Err(error) = idle.close().await {
                     tracing::debug!(%error, "an idle connection did not close cleanly");
@@ -437,7 +440,8 @@ mod tests {
         });
         let (reports, told) = watch::channel(None);
         let directory = Arc::new(Directory::new(None));
-        (Registry::new(Client::new(service, "default"), directory, crate::clock::system(), 50, reports), told)
+        let budget = Budget { connections: 50, replicas: 1 };
+        (Registry::new(Client::new(service, "default"), directory, crate::clock::system(), budget, reports), told)
     }
 
     fn tenant(name: &str, version: u64, spec: &Value, hosts: &[&str]) -> TenantObject {
