@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure is the test's failure")]
 
 mod documents;
+mod fleet;
 mod harness;
 mod http;
 mod idempotency;
@@ -12,6 +13,10 @@ mod isolation;
 mod logs;
 mod money;
 mod registration;
+mod replicas;
+mod replicas_isolation;
+mod replicas_rotation;
+mod replicas_sessions;
 mod sessions;
 mod story;
 mod tenants;

@@ -56,7 +56,7 @@ async fn a_tenant_is_served_with_its_own_login_as_soon_as_it_is_ready() {
     let (user, _, application) = session(&tenant).await;
     assert_eq!((user.as_str(), application.as_str()), (bank.names().login(Login::AppA).as_str(), "finaiflow-api"));
     open_account(&tenant).await;
-    assert_eq!(tenant.claim_id, bank.db.claim_id);
+    assert_eq!(tenant.claim_id, bank.tenant.claim_id);
     assert_eq!(tenant.keys.active_kid(), "k1");
     assert_eq!(tenant.data_key.expose(), &[7; 32]);
 
@@ -72,9 +72,9 @@ async fn the_spec_is_followed_without_a_new_connection() {
     let replica = Replica::start(&bank, BUDGET).await;
     let before = session(&*replica.served(&bank, "served", |_| true).await).await;
 
-    bank.patch_spec(json!({"displayName": "Second", "payments": {"selfDeposit": true}})).await;
+    bank.patch_spec(json!({"displayName": "Second", "payments": {"selfDeposit": false}})).await;
     let tenant = replica.served(&bank, "renamed", |tenant| tenant.settings.display_name == "Second").await;
-    assert!(tenant.settings.self_deposit);
+    assert!(!tenant.settings.self_deposit);
     drop(tenant);
 
     bank.patch_status(json!({"hosts": ["pay.example"]})).await;
@@ -209,7 +209,7 @@ async fn a_login_that_does_not_work_is_told_and_not_swapped_in() {
     let replica = Replica::start(&bank, BUDGET).await;
     let before = session(&*replica.served(&bank, "served", |_| true).await).await;
 
-    bank.write_login(2, "not the password").await;
+    bank.write_login(Login::AppB, 2, "not the password").await;
     bank.write_status(2).await;
     let lease = bank.lease_after_apply().await;
     let reason = bank.failure(&lease).expect("a failure");
@@ -259,7 +259,7 @@ async fn a_secret_that_is_not_the_tenants_is_not_used() {
     let reason = bank.failure(&bank.lease_after_apply().await).expect("a failure");
     assert!(reason.contains("not annotated as belonging to claim"), "{reason}");
 
-    bank.write_secret("data-key", 1, bank.db.claim_id, &[("kek", &[7; 31])]).await;
+    bank.write_secret("data-key", 1, bank.tenant.claim_id, &[("kek", &[7; 31])]).await;
     bank.patch_spec(json!({"displayName": "Again"})).await;
     let reason = bank.failure(&bank.lease_after_apply().await).expect("a failure");
     assert!(reason.contains("31 bytes"), "{reason}");

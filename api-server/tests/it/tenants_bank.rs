@@ -11,20 +11,27 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use data_encoding::{BASE64, HEXLOWER};
 use finaiflow_api::tenant::{Directory, Tenant, TenantError};
+use finaiflow_api::tenants::Budget;
 use finaiflow_api::{clock, tenants};
 use finaiflow_crds::Tenant as TenantObject;
+use finaiflow_ledger::id::AccountId;
+use finaiflow_ledger::verify;
 use finaiflow_schema::names::{ClaimId, Login, TenantNames};
 use finaiflow_schema::provision::set_login_password;
-use finaiflow_schema::testing::{TenantDb, random_password};
+use finaiflow_schema::testing::{TenantDb, TestTenant, connect, random_password};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::fleet::Book;
 
 /// The API server's service account; each test has one in a namespace of its own.
 const ACCOUNT: &str = "finaiflow-api";
@@ -43,6 +50,11 @@ async fn client(impersonate: Option<String>) -> Client {
     Client::try_from(config).unwrap()
 }
 
+/// What the API server is to Kubernetes.
+pub fn account(namespace: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{ACCOUNT}")
+}
+
 /// Asks again until there is an answer, for at most 30 s.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     for _ in 0..1500 {
@@ -54,15 +66,20 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: i
     panic!("not within 30 s: {what}");
 }
 
-fn random_name(prefix: &str) -> String {
+pub fn random_name(prefix: &str) -> String {
     format!("{prefix}-{}", HEXLOWER.encode(&clock::random::<4>().unwrap()))
 }
 
-/// One bank in a namespace and a database of its own.
+/// One bank in a namespace and a database of its own, or beside another.
 pub struct Bank {
     pub namespace: String,
     pub name: String,
-    pub db: TenantDb,
+    pub tenant: TestTenant,
+    pub db: Arc<TenantDb>,
+    /// Where its Secret says that PostgreSQL is, on this host.
+    pub port: u16,
+    /// Its first signing key, `k1`.
+    pub signing_key: Value,
     pub admin: Client,
 }
 
@@ -71,33 +88,59 @@ impl Bank {
     pub async fn create() -> Self {
         let admin = client(None).await;
         install_crd(&admin).await;
-        let bank =
-            Self { namespace: random_name("banks"), name: random_name("bank"), db: TenantDb::create().await, admin };
+        let db = TenantDb::create().await;
+        let (claim_id, names) = (db.claim_id, db.names.clone());
+        let (app_url, maintenance_url) = (db.app_url.clone(), db.maintenance_url.clone());
+        let (namespace, name, port) = (random_name("banks"), random_name("bank"), server(&app_url).get_port());
+        let tenant = TestTenant { claim_id, names, app_url, maintenance_url };
+        let bank = Self { namespace, name, tenant, db: Arc::new(db), port, signing_key: signing_key("k1"), admin };
         bank.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": bank.namespace}})).await;
         bank.grant_what_the_chart_grants().await;
+        bank.create_tenant().await;
+        bank
+    }
+
+    /// Another bank in the same namespace and database, with nothing but what [`Self::create`] makes.
+    pub async fn create_neighbour(&self) -> Self {
+        let (namespace, name, db) = (self.namespace.clone(), random_name("bank"), Arc::clone(&self.db));
+        let tenant = self.db.create_second_tenant().await;
+        let (port, signing_key, admin) = (self.port, signing_key("k1"), self.admin.clone());
+        let bank = Self { namespace, name, tenant, db, port, signing_key, admin };
+        bank.create_tenant().await;
+        bank
+    }
+
+    async fn create_tenant(&self) {
         let tenant = json!({
             "apiVersion": "finaiflow.io/v1alpha1", "kind": "Tenant",
-            "metadata": {"name": bank.name, "namespace": bank.namespace}, "spec": {"displayName": "First"},
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": {"displayName": "First", "auth": {"emailVerification": "Optional"}, "payments": {"selfDeposit": true}},
         });
-        bank.tenants().create(&PostParams::default(), &serde_json::from_value(tenant).unwrap()).await.unwrap();
-        bank
+        self.tenants().create(&PostParams::default(), &serde_json::from_value(tenant).unwrap()).await.unwrap();
     }
 
     /// A bank whose Secrets exist and whose status says that it is ready.
     pub async fn ready() -> Self {
         let bank = Self::create().await;
-        bank.grant_secrets().await;
-        bank.write_secrets().await;
-        bank.write_status(1).await;
+        bank.complete().await;
         bank
     }
 
+    /// Does what the operator does for it.
+    pub async fn complete(&self) {
+        self.grant_secrets().await;
+        self.write_secrets().await;
+        self.write_status(1).await;
+    }
+
+    /// Takes it away, and what it shares with a neighbour once that is gone.
     pub async fn drop(self) {
+        let _ = self.tenants().delete(&self.name, &DeleteParams::default()).await;
+        let Some(db) = Arc::into_inner(self.db) else { return };
         let namespace = GroupVersionKind::gvk("", "v1", "Namespace");
         let namespaces: Api<DynamicObject> = Api::all_with(self.admin.clone(), &ApiResource::from_gvk(&namespace));
-        let _ = self.tenants().delete(&self.name, &DeleteParams::default()).await;
         namespaces.delete(&self.namespace, &DeleteParams::default()).await.unwrap();
-        self.db.drop().await;
+        db.drop().await;
     }
 
     pub fn key(&self) -> String {
@@ -105,7 +148,7 @@ impl Bank {
     }
 
     pub fn names(&self) -> &TenantNames {
-        &self.db.names
+        &self.tenant.names
     }
 
     pub fn tenants(&self) -> Api<TenantObject> {
@@ -124,16 +167,41 @@ impl Bank {
 
     /// What the operator says of a finished tenant, with `generation` of the database login.
     pub async fn write_status(&self, generation: i64) {
+        self.write_generations(generation, 1).await;
+    }
+
+    async fn write_generations(&self, database: i64, keys: i64) {
         let secret = |purpose: &str, generation: i64| json!({"name": format!("{}.{purpose}", self.name), "purpose": purpose, "generation": generation});
-        let secrets = [secret("database", generation), secret("signing-keys", 1), secret("data-key", 1)];
-        let claim = self.db.claim_id.to_string();
+        let secrets = [secret("database", database), secret("signing-keys", keys), secret("data-key", 1)];
+        let claim = self.tenant.claim_id.to_string();
         self.patch_status(json!({"claimID": claim, "conditions": conditions("True"), "secrets": secrets})).await;
     }
 
     pub async fn write_secrets(&self) {
-        self.write_secret("signing-keys", 1, self.db.claim_id, &[("keys.json", signing_keys().as_bytes())]).await;
-        self.write_secret("data-key", 1, self.db.claim_id, &[("kek", &[7; 32])]).await;
+        self.write_key_document(1, &[(&self.signing_key, "active")]).await;
+        self.write_secret("data-key", 1, self.tenant.claim_id, &[("kek", &[7; 32])]).await;
         self.rotate_login(1).await;
+    }
+
+    /// Other signing keys, each with its state, and a status that tells.
+    pub async fn write_keys(&self, generation: i64, keys: &[(&Value, &str)]) {
+        self.write_key_document(generation, keys).await;
+        self.write_generations(1, generation).await;
+    }
+
+    async fn write_key_document(&self, generation: i64, keys: &[(&Value, &str)]) {
+        let mut document = json!({"keys": keys.iter().map(|(key, _)| key).collect::<Vec<_>>()});
+        for (number, (_, state)) in keys.iter().enumerate() {
+            document["keys"][number]["state"] = json!(state);
+        }
+        let data = [("keys.json", document.to_string())];
+        let data = data.each_ref().map(|(key, document)| (*key, document.as_bytes()));
+        self.write_secret("signing-keys", generation, self.tenant.claim_id, &data).await;
+    }
+
+    pub async fn delete_secret(&self, purpose: &str) {
+        let secrets: Api<Secret> = Api::namespaced(self.admin.clone(), &self.namespace);
+        secrets.delete(&format!("{}.{purpose}", self.name), &DeleteParams::default()).await.unwrap();
     }
 
     pub async fn write_secret(&self, purpose: &str, generation: i64, claim: ClaimId, data: &[(&str, &[u8])]) {
@@ -150,15 +218,20 @@ impl Bank {
 
     /// Gives the slot of `generation` a new password and writes the Secret. The status does not tell yet.
     pub async fn rotate_login(&self, generation: i32) {
-        let (login, password) = (Login::app(generation), random_password());
-        let mut admin = self.db.admin().await;
-        set_login_password(&mut admin, self.names(), login, &password, generation).await.unwrap();
-        self.write_login(generation, password.expose()).await;
+        self.set_password(Login::app(generation), generation).await;
     }
 
-    pub async fn write_login(&self, generation: i32, password: &str) {
-        let server: PgConnectOptions = self.db.app_url.parse().unwrap();
-        let (port, username) = (server.get_port().to_string(), self.names().login(Login::app(generation)).to_string());
+    /// Gives a login a new password as the operator does: the Secret first. The status does not tell yet.
+    pub async fn set_password(&self, login: Login, generation: i32) {
+        let password = random_password();
+        self.write_login(login, generation, password.expose()).await;
+        let mut admin = self.db.admin().await;
+        set_login_password(&mut admin, self.names(), login, &password, generation).await.unwrap();
+    }
+
+    pub async fn write_login(&self, login: Login, generation: i32, password: &str) {
+        let server = server(&self.tenant.app_url);
+        let (port, username) = (self.port.to_string(), self.names().login(login).to_string());
         let data = [
             ("host", server.get_host()),
             ("port", &port),
@@ -169,7 +242,17 @@ impl Bank {
             ("sslmode", "disable"),
         ];
         let data = data.map(|(key, value)| (key, value.as_bytes()));
-        self.write_secret("database", generation.into(), self.db.claim_id, &data).await;
+        self.write_secret("database", generation.into(), self.tenant.claim_id, &data).await;
+    }
+
+    /// Ends every connection of the API server's logins, as a restart of PostgreSQL does.
+    pub async fn end_connections(&self) {
+        let logins = [Login::AppA, Login::AppB].map(|login| self.names().login(login).as_str());
+        sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY($1)")
+            .bind(logins)
+            .execute(&mut self.db.superuser().await)
+            .await
+            .unwrap();
     }
 
     /// Open connections of a slot of the API server's login.
@@ -179,6 +262,55 @@ impl Bank {
             .fetch_one(&mut self.db.superuser().await)
             .await
             .unwrap()
+    }
+
+    /// One value read by the superuser; `tenant.` in the SQL stands for the bank's schema.
+    pub async fn read<T>(&self, sql: &str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        let sql = AssertSqlSafe(self.qualified(sql));
+        sqlx::query_scalar(sql).fetch_one(&mut self.db.superuser().await).await.unwrap()
+    }
+
+    /// A statement of the superuser; `tenant.` as in [`Self::read`].
+    pub async fn execute(&self, sql: &str) {
+        let sql = AssertSqlSafe(self.qualified(sql));
+        sqlx::query(sql).execute(&mut self.db.superuser().await).await.unwrap();
+    }
+
+    fn qualified(&self, sql: &str) -> String {
+        sql.replace("tenant.", &format!("{}.", self.names().schema.as_str()))
+    }
+
+    /// Fails unless exactly what the book tells is booked, once each, and the ledger is sound.
+    pub async fn assert_booked(&self, book: &Book) {
+        let mut superuser = self.db.superuser().await;
+        let sql = self.qualified("SELECT reference FROM tenant.journals WHERE reference IS NOT NULL ORDER BY 1");
+        let booked: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut superuser).await.unwrap();
+        let mut acknowledged = book.acknowledged.clone();
+        acknowledged.sort_unstable();
+        let surprises: Vec<_> = booked.iter().filter(|reference| !acknowledged.contains(reference)).collect();
+        let lost: Vec<_> = acknowledged.iter().filter(|reference| !booked.contains(reference)).collect();
+        assert!(lost.is_empty() && surprises.is_empty(), "lost: {lost:?}, not acknowledged: {surprises:?}");
+        assert_eq!(booked.len(), acknowledged.len(), "each once");
+
+        let balances =
+            "SELECT epoch, account_id, posted FROM tenant.account_balances JOIN tenant.accounts ON id = account_id";
+        let balances: Vec<(i32, i64, i64)> =
+            sqlx::query_as(AssertSqlSafe(self.qualified(balances))).fetch_all(&mut superuser).await.unwrap();
+        let id = |epoch: i32, sequence: i64| AccountId {
+            epoch: epoch.try_into().unwrap(),
+            sequence: sequence.try_into().unwrap(),
+        };
+        let balances: BTreeMap<_, _> =
+            balances.into_iter().map(|(epoch, sequence, posted)| (id(epoch, sequence).to_string(), posted)).collect();
+        assert_eq!(balances.values().sum::<i64>(), 0, "the trial balance");
+        for (account, expected) in &book.balances {
+            assert_eq!(balances[account], *expected, "{account}");
+        }
+        let report = verify::run(&mut connect(&self.tenant.maintenance_url).await).await.unwrap();
+        assert!(report.balanced(), "{report:?}");
     }
 
     /// The replica's Lease, if it is there.
@@ -250,6 +382,10 @@ pub fn conditions(status: &str) -> Value {
     json!([condition("SchemaReady"), condition("CredentialsReady")])
 }
 
+fn server(url: &str) -> PgConnectOptions {
+    url.parse().unwrap()
+}
+
 pub fn version(text: &str) -> u64 {
     text.parse().unwrap()
 }
@@ -259,11 +395,11 @@ pub fn applied(lease: &Lease) -> u64 {
     version(&lease.annotations()["finaiflow.io/applied-resource-version"])
 }
 
-fn signing_keys() -> String {
+/// An entry of `keys.json`.
+pub fn signing_key(kid: &str) -> Value {
     let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-    let key = json!({"kid": "k1", "alg": "EdDSA", "state": "active", "pkcs8": BASE64.encode(der.as_ref()),
-                     "created_at": "2026-01-01T00:00:00Z"});
-    json!({"keys": [key]}).to_string()
+    json!({"kid": kid, "alg": "EdDSA", "state": "active", "pkcs8": BASE64.encode(der.as_ref()),
+           "created_at": "2026-01-01T00:00:00Z"})
 }
 
 async fn install_crd(client: &Client) {
@@ -285,13 +421,14 @@ pub struct Replica {
 
 impl Replica {
     /// Starts it in the bank's namespace and waits until it has caught up.
-    pub async fn start(bank: &Bank, connection_budget: u32) -> Self {
-        let client = client(Some(format!("system:serviceaccount:{}:{ACCOUNT}", bank.namespace))).await;
+    pub async fn start(bank: &Bank, connections: u32) -> Self {
+        let client = client(Some(account(&bank.namespace))).await;
         let directory = Arc::new(Directory::new(None));
         let replica = tenants::Replica { namespace: bank.namespace.clone(), pod: POD.to_owned(), pod_uid: None };
         let stop = CancellationToken::new();
         let (given, told) = (Arc::clone(&directory), stop.clone());
-        let task = tokio::spawn(tenants::run(client, given, clock::system(), replica, connection_budget, told));
+        let budget = Budget { connections, replicas: 3 };
+        let task = tokio::spawn(tenants::run(client, given, clock::system(), replica, budget, told));
         eventually("the replica has caught up", || async { directory.ready().then_some(()) }).await;
         Self { directory, stop, task }
     }
