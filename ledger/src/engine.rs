@@ -4,7 +4,8 @@
 //! and under load hundreds share one transaction. Nothing here is needed for correctness: two engines on one tenant
 //! take turns on the head of the ledger.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -61,31 +62,47 @@ struct Request {
 }
 
 /// Handle to the engine of one tenant. Clones share it; it stops when the last one is gone or shut down.
-#[derive(Debug, Clone)]
-pub struct Engine {
-    queue: mpsc::Sender<Request>,
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+struct Shared {
+    committer: Committer,
+    queue: OnceLock<mpsc::Sender<Request>>,
     stop: watch::Sender<bool>,
 }
 
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("started", &self.0.queue.get().is_some()).finish_non_exhaustive()
+    }
+}
+
 impl Engine {
-    /// Starts the engine's task on the current runtime. It takes a connection from `pool` for the time of a batch and
-    /// holds none in between.
+    /// An engine whose task starts with the first command: most tenants are idle most of the time. It takes a
+    /// connection from `pool` for the time of a batch and holds none in between.
     #[must_use]
-    pub fn start(pool: PgPool, clock: Clock) -> Self {
-        let (queue, requests) = mpsc::channel(QUEUE_LENGTH);
-        let (stop, stopped) = watch::channel(false);
-        tokio::spawn(Committer { pool, clock }.run(requests, stopped));
-        Self { queue, stop }
+    pub fn new(pool: PgPool, clock: Clock) -> Self {
+        let (queue, stop) = (OnceLock::new(), watch::Sender::new(false));
+        Self(Arc::new(Shared { committer: Committer { pool, clock }, queue, stop }))
+    }
+
+    fn queue(&self) -> &mpsc::Sender<Request> {
+        let Shared { committer, queue, stop } = &*self.0;
+        queue.get_or_init(|| {
+            let (queue, requests) = mpsc::channel(QUEUE_LENGTH);
+            tokio::spawn(committer.clone().run(requests, stop.subscribe()));
+            queue
+        })
     }
 
     /// Has `command` carried out and answers once that is committed. The command is carried out even if the caller
     /// stops waiting.
     pub async fn submit(&self, command: Command) -> Result<Outcome, SubmitError> {
-        if *self.stop.borrow() {
+        if *self.0.stop.borrow() {
             return Err(SubmitError::Unavailable);
         }
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Request { command, reply }).map_err(|refused| match refused {
+        self.queue().try_send(Request { command, reply }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => SubmitError::Unavailable,
         })?;
@@ -94,11 +111,12 @@ impl Engine {
 
     /// Refuses new commands, carries out those that wait, and returns when the engine has stopped.
     pub async fn shutdown(&self) {
-        self.stop.send_replace(true);
-        self.stop.closed().await;
+        self.0.stop.send_replace(true);
+        self.0.stop.closed().await;
     }
 }
 
+#[derive(Clone)]
 struct Committer {
     pool: PgPool,
     clock: Clock,
@@ -194,7 +212,7 @@ mod tests {
     fn unreachable() -> Engine {
         let nowhere = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(1);
         let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(300)).connect_lazy_with(nowhere);
-        Engine::start(pool, Arc::new(|| datetime!(2026-01-01 00:00 UTC)))
+        Engine::new(pool, Arc::new(|| datetime!(2026-01-01 00:00 UTC)))
     }
 
     fn command(number: u128) -> Command {

@@ -86,7 +86,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(pool: PgPool, clock: Clock) -> Self {
-        Self { engine: Engine::start(pool.clone(), clock), pool, snapshots: Vec::new() }
+        Self { engine: Engine::new(pool.clone(), clock), pool, snapshots: Vec::new() }
     }
 
     /// Remembers that requests may reach this connection through `tenant`.

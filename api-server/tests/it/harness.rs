@@ -66,7 +66,7 @@ fn tenant(name: &str, claim_id: ClaimId, pool: PgPool, clock: &Clock) -> Arc<Ten
         name: name.to_owned(),
         claim_id,
         settings: settings(),
-        engine: Engine::start(pool.clone(), Arc::clone(clock)),
+        engine: Engine::new(pool.clone(), Arc::clone(clock)),
         pool,
         keys: signing_keys(),
         data_key: DataKey::from_bytes(&clock::random::<32>().unwrap()).unwrap(),

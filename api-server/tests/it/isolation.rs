@@ -134,7 +134,7 @@ async fn a_tenant_whose_database_is_away_is_overloaded_and_others_are_not() {
     let lost = pool("postgres://nobody:nothing@127.0.0.1:9/none");
     let acme = &world.acme;
     let (name, claim_id, keys) = (acme.name.clone(), acme.claim_id, acme.keys.clone());
-    let engine = Engine::start(lost.clone(), finaiflow_api::clock::system());
+    let engine = Engine::new(lost.clone(), finaiflow_api::clock::system());
     let data_key = acme.data_key.clone();
     world.serve(&Arc::new(Tenant { name, claim_id, settings: settings(), pool: lost, engine, keys, data_key }));
     ada.get("/api/v1/accounts").send().await.expect_problem(503, "overloaded");

@@ -32,7 +32,7 @@ impl Bank {
         let db = TenantDb::create().await;
         let clock_offset = Arc::new(AtomicI64::new(0));
         let pool = pool(&db, connections);
-        let engine = Engine::start(pool.clone(), clock(&clock_offset));
+        let engine = Engine::new(pool.clone(), clock(&clock_offset));
         Self { db, pool, engine, clock_offset }
     }
 
@@ -42,7 +42,7 @@ impl Bank {
     }
 
     pub fn engine_on(&self, pool: PgPool) -> Engine {
-        Engine::start(pool, clock(&self.clock_offset))
+        Engine::new(pool, clock(&self.clock_offset))
     }
 
     pub async fn open(&self, principal: Uuid, key: &str, currency: &str) -> Account {
