@@ -116,7 +116,10 @@ impl SigningKeys {
 impl fmt::Debug for SigningKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let published: Vec<_> = self.published.iter().map(|key| &key.kid).collect();
-        f.debug_struct("SigningKeys").field("active", &self.active_kid).field("published", &published).finish()
+        f.debug_struct("SigningKeys")
+            .field("active", &self.active_kid)
+            .field("published", &published)
+            .finish_non_exhaustive()
     }
 }
 
@@ -172,6 +175,6 @@ mod tests {
         let unknown_state = document.replace("active", &secret);
         let error = SigningKeys::from_json(unknown_state.as_bytes()).unwrap_err();
         assert!(!format!("{error} {error:?}").contains(&secret));
-        assert_eq!(format!("{:?}", keys()), r#"SigningKeys { active: "k1", published: ["k0", "k1", "k2"] }"#);
+        assert_eq!(format!("{:?}", keys()), r#"SigningKeys { active: "k1", published: ["k0", "k1", "k2"], .. }"#);
     }
 }

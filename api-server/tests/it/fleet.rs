@@ -24,7 +24,7 @@ use crate::tenants_bank::{Bank, account, eventually, kubeconfig, random_name};
 /// Tenants are reached as `<name>.bank.test` too.
 pub const BASE_DOMAIN: &str = "bank.test";
 /// Longest wait for one answer; the server gives up before.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 /// How often the Service asks whether a replica is ready.
 const PROBE: Duration = Duration::from_millis(20);
 
@@ -163,7 +163,7 @@ fn request(method: &str, path: &str) -> Request {
 
 impl Request {
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push_str(&format!("{name}: {value}\r\n"));
+        self.headers = format!("{}{name}: {value}\r\n", self.headers);
         self
     }
 

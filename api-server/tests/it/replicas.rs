@@ -112,10 +112,11 @@ async fn a_key_is_known_to_every_replica() {
         assert_eq!((first.status, &first.text), (second.status, &second.text));
     }
     let key = unique();
-    let refused = user.post(&path.replace("deposit", "withdraw"), &json!({"amount": 211, "currency": "USD"})).key(&key);
-    assert_eq!(one.send(&refused).await.unwrap().text("/type"), "https://finaiflow.io/problems/insufficient-funds");
+    let overdraft =
+        user.post(&path.replace("deposit", "withdraw"), &json!({"amount": 211, "currency": "USD"})).key(&key);
+    assert_eq!(one.send(&overdraft).await.unwrap().text("/type"), "https://finaiflow.io/problems/insufficient-funds");
     one.send(&deposit(1).key(&unique())).await.unwrap().expect(201);
-    assert_eq!(other.send(&refused).await.unwrap().text("/type"), "https://finaiflow.io/problems/insufficient-funds");
+    assert_eq!(other.send(&overdraft).await.unwrap().text("/type"), "https://finaiflow.io/problems/insufficient-funds");
     let reused = other.send(&deposit(211).key(&key)).await.unwrap();
     assert_eq!(reused.text("/type"), "https://finaiflow.io/problems/idempotency-key-reused");
     let balance = other.send(&user.get(&format!("/api/v1/accounts/{account}/balance"))).await.unwrap();

@@ -44,7 +44,7 @@ impl Worker {
     async fn request(&mut self, number: usize, turn: usize) {
         let bank = (number + turn) % 2;
         let (customer, other) = (self.customers[bank].clone(), self.customers[1 - bank].clone());
-        let (account, by_host) = (&customer.account, turn / 2 % 2 == 0);
+        let (account, by_host) = (&customer.account, (turn / 2).is_multiple_of(2));
         let reference = format!("{}-{number}-{turn}", customer.user.tenant);
         let movement = |amount: i64| json!({"amount": amount, "currency": "USD", "reference": reference});
         let mut transfer = movement(1);
