@@ -201,8 +201,18 @@ impl Directory {
     /// The tenant of a request from its `Host` (port ignored) and its `X-Tenant-ID`.
     ///
     /// A host names a tenant when it is granted to one or is `<name>.<base domain>` of a known one; any other host (an
-    /// address, the shared host of the service) leaves the decision to the header.
+    /// address, the shared host of the service) leaves the decision to the header. A directory that has not been filled
+    /// yet knows of no tenant that it does not exist.
     pub fn resolve(&self, host: Option<&str>, header: Option<&str>) -> Result<Arc<Tenant>, TenantError> {
+        match self.look_up(host, header) {
+            Err(TenantError::NotFound | TenantError::Required) if !self.ready() => {
+                Err(TenantError::Unavailable("the tenants are not loaded yet".to_owned()))
+            }
+            found => found,
+        }
+    }
+
+    fn look_up(&self, host: Option<&str>, header: Option<&str>) -> Result<Arc<Tenant>, TenantError> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         let host = host.map(|host| without_port(host).to_ascii_lowercase());
         let subdomain = host.as_deref().and_then(|host| self.subdomain(host));
@@ -241,6 +251,12 @@ mod tests {
     use super::*;
 
     fn directory() -> Directory {
+        let directory = unfilled();
+        directory.mark_synced();
+        directory
+    }
+
+    fn unfilled() -> Directory {
         let directory = Directory::new(Some("Bank.local"));
         let entry = |hosts: &[&str], state| Entry { hosts: hosts.iter().map(|&host| host.to_owned()).collect(), state };
         directory.replace("acme", entry(&["Pay.Acme.example"], State::Suspended));
@@ -298,11 +314,18 @@ mod tests {
     }
 
     #[test]
-    fn ready_once_synced() {
-        let directory = directory();
+    fn nothing_is_denied_before_the_directory_is_filled() {
+        let directory = unfilled();
         assert!(!directory.ready());
+        for (host, header) in [("nobody.bank.local", None), ("pay.late.example", None), ("bank.local", Some("nobody"))]
+        {
+            let outcome = directory.resolve(Some(host), header).unwrap_err();
+            assert!(matches!(outcome, TenantError::Unavailable(_)), "{host} {header:?}: {outcome:?}");
+        }
+        assert_eq!(directory.resolve(None, Some("acme")).unwrap_err(), TenantError::Suspended);
         directory.mark_synced();
         assert!(directory.ready());
+        assert_eq!(directory.resolve(None, Some("nobody")).unwrap_err(), TenantError::NotFound);
     }
 
     #[test]

@@ -117,6 +117,7 @@ mod tests {
 
     fn read(headers: &[(HeaderName, &str)]) -> Context {
         let directory = Directory::new(Some("bank.local"));
+        directory.mark_synced();
         directory.replace("acme", Entry { hosts: Vec::new(), state: State::Suspended });
         let mut map = HeaderMap::new();
         for (name, value) in headers {

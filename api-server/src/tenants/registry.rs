@@ -545,7 +545,7 @@ mod tests {
 
         registry.event(Event::Apply(tenant("acme", 12, &json!({}), &[])));
         registry.event(Event::Delete(tenant("acme", 13, &json!({}), &[])));
-        assert_eq!(registry.found(None, Some("acme")), TenantError::NotFound);
+        assert!(registry.directory.get("acme").is_none());
         let done = registry.work.next().await.unwrap();
         registry.done(done);
         registry.report();
