@@ -125,12 +125,15 @@ async fn probes_tell_when_traffic_may_come() {
     let anybody = world.client("acme");
     anybody.get("/livez").send().await.expect(200);
     anybody.get("/readyz").send().await.expect(200);
+    assert!(!anybody.get("/livez").send().await.headers.contains_key("connection"));
     assert_eq!(anybody.get("/health").send().await.expect(200)["status"], "ok");
     world.state.begin_drain();
     anybody.get("/livez").send().await.expect(200);
     anybody.get("/readyz").send().await.expect_problem(503, "overloaded");
     anybody.get("/health").send().await.expect_problem(503, "overloaded");
-    anybody.get("/api/v1/info").send().await.expect(200);
+    let answer = anybody.get("/api/v1/info").send().await;
+    assert_eq!(answer.headers["connection"], "close", "the next request goes elsewhere");
+    answer.expect(200);
     world.close().await;
 }
 
