@@ -1,7 +1,15 @@
 //! The metrics of a process in the Prometheus text format.
 
+use std::fs;
+
 use axum::{Router, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
 use prometheus::{Encoder, Registry, TextEncoder};
+
+/// Fields of `/proc/self/status` that are shown, as what, and what they mean.
+const MEMORY: [(&str, &str, &str); 2] = [
+    ("VmRSS:", "process_resident_memory_bytes", "Resident memory size in bytes."),
+    ("VmHWM:", "process_resident_memory_peak_bytes", "Largest resident memory size so far in bytes."),
+];
 
 /// A registry of metrics; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -22,11 +30,11 @@ impl Metrics {
         &self.registry
     }
 
-    /// Everything registered, in the text format (version 0.0.4).
+    /// Everything registered and this process's memory, in the text format (version 0.0.4).
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        Ok(String::from_utf8_lossy(&text).into_owned() + &memory())
     }
 
     /// `GET /metrics`.
@@ -44,6 +52,17 @@ impl Metrics {
             }
         }
     }
+}
+
+/// Nothing where the system does not say.
+fn memory() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let metric = |(field, name, help): &(&str, _, _)| {
+        let kibibytes: u64 =
+            status.lines().find_map(|line| line.strip_prefix(field)?.strip_suffix("kB"))?.trim().parse().ok()?;
+        Some(format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}\n", kibibytes * 1024))
+    };
+    MEMORY.iter().filter_map(metric).collect()
 }
 
 #[cfg(test)]
@@ -64,5 +83,15 @@ mod tests {
         let response = metrics.router().oneshot(request).await.unwrap();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert!(String::from_utf8_lossy(&body).contains("finaiflow_things_total 1"));
+    }
+
+    #[test]
+    fn shows_the_memory_of_the_process() {
+        let text = Metrics::new().render().unwrap();
+        let bytes = |name: &str| -> u64 {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap().parse().unwrap()
+        };
+        let (now, peak) = (bytes("process_resident_memory_bytes"), bytes("process_resident_memory_peak_bytes"));
+        assert!(100_000 < now && now <= peak, "{now} {peak}");
     }
 }
