@@ -162,7 +162,7 @@ impl Story {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).facts.push(fact);
     }
 
-    /// Runs a step and notes how long it took.
+    /// Runs a step and notes how long it took. Steps within a step count towards both.
     pub async fn step<T>(&self, name: &'static str, step: impl Future<Output = T>) -> T {
         let started = Instant::now();
         let result = step.await;

@@ -12,7 +12,7 @@ use super::dereference::FailedJob;
 use super::hosts::Hosts;
 use crate::catalog::{Catalog, Change, Migrated, TenantNames, Verification};
 use crate::context::Context;
-use crate::error::{OnServer, Result};
+use crate::error::{Error, OnServer, Result};
 use crate::story::{Fact, Story};
 
 /// What is so. A status says nothing else.
@@ -60,22 +60,32 @@ pub async fn apply<C: Catalog>(
     let mut journal = Journal::new(tenant, story);
 
     if let Some(claim) = &claim {
-        catalog.claim(&server, &names, claim).await.on(&server)?;
+        story.step("claim", catalog.claim(&server, &names, claim)).await.on(&server)?;
         story.tell(Fact::Claimed { claim: names.claim_id, schema: names.schema.to_string(), server: server.clone() });
     }
-    for secret in &secrets {
-        let written = apply_secret(client, secret, before.secrets.get(&secret.purpose)).await?;
-        journal.secret(secret, written);
-    }
-    journal.provisioned(&names, before.version, &catalog.provision(&server, &names, limits).await.on(&server)?);
-    let migrated = catalog.migrate(&server, &names).await.on(&server)?;
+    let written = async {
+        for secret in &secrets {
+            let written = apply_secret(client, secret, before.secrets.get(&secret.purpose)).await?;
+            journal.secret(secret, written);
+        }
+        Ok::<_, Error>(())
+    };
+    story.step("secrets", written).await?;
+    let provisioned = story.step("provision", catalog.provision(&server, &names, limits)).await.on(&server)?;
+    journal.provisioned(&names, before.version, &provisioned);
+    let migrated = story.step("migrate", catalog.migrate(&server, &names)).await.on(&server)?;
     journal.migrated(&migrated);
-    journal.logins(&catalog.set_logins(&server, &names, &credentials).await.on(&server)?);
-    // The API server's access, then what guards the jobs, then the jobs.
-    journal.child(&role, child::ensure(client, &role, before.role.as_ref()).await?);
-    journal.child(&role_binding, child::ensure(client, &role_binding, before.role_binding.as_ref()).await?);
-    journal.child(&network_policy, child::ensure(client, &network_policy, before.network_policy.as_ref()).await?);
-    journal.child(&cron_job, child::ensure(client, &cron_job, before.cron_job.as_ref()).await?);
+    let changes = story.step("logins", catalog.set_logins(&server, &names, &credentials)).await.on(&server)?;
+    journal.logins(&changes);
+    let written = async {
+        // The API server's access, then what guards the jobs, then the jobs.
+        journal.child(&role, child::ensure(client, &role, before.role.as_ref()).await?);
+        journal.child(&role_binding, child::ensure(client, &role_binding, before.role_binding.as_ref()).await?);
+        journal.child(&network_policy, child::ensure(client, &network_policy, before.network_policy.as_ref()).await?);
+        journal.child(&cron_job, child::ensure(client, &cron_job, before.cron_job.as_ref()).await?);
+        Ok::<_, Error>(())
+    };
+    story.step("objects", written).await?;
 
     journal.close();
     let Before { verification, failed_job, .. } = before;
