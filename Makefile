@@ -2,7 +2,7 @@
 CLUSTER := e2e/cluster
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down status env logs check test test-unit test-integration test-story generate fmt audit prereqs
+.PHONY: help up down status env logs check test test-unit test-integration test-story test-chaos test-cluster bench-tenants generate fmt audit prereqs
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{gsub(/\$$\$$/, "$$"); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ prereqs: ## install what is missing from Debian's packages, or name the command
 check: prereqs ## formatting, lints, unit tests, generated files, charts: the gate for every commit
 	@$(CLUSTER)/check.sh
 
-test: test-unit test-integration test-story ## all tests: the gate for landing
+test: test-unit test-integration test-cluster ## all tests: the gate for landing
 
 test-unit: ## needs nothing but cargo
 	@cargo test --locked --workspace --lib --bins
@@ -36,8 +36,17 @@ test-unit: ## needs nothing but cargo
 test-integration: prereqs ## against a throw-away PostgreSQL and API server
 	@$(CLUSTER)/light.sh cargo test --locked --workspace --test it
 
-test-story: ## the whole path on a cluster of its own
-	@$(CLUSTER)/test.sh
+test-cluster: ## the story, the documentation's commands and chaos, on one cluster of their own
+	@$(CLUSTER)/test.sh story docs chaos
+
+test-story: ## the whole path, and the documentation's commands
+	@$(CLUSTER)/test.sh story docs
+
+test-chaos: ## the same while everything is killed (FINAIFLOW_CHAOS_SEED= FINAIFLOW_CHAOS_SECONDS=)
+	@$(CLUSTER)/test.sh chaos
+
+bench-tenants: ## 300 Tenants at once, on the cluster of make up (FINAIFLOW_BENCH_TENANTS=)
+	@eval "$$($(CLUSTER)/cluster.sh env)" && cargo bench --locked --workspace --profile dev --bench tenants
 
 generate: ## custom resource definitions and OpenAPI description, from the Rust types
 	cargo run --locked --quiet --bin generate

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# test.sh: the story as a test, on a cluster of its own that is taken down at the end, whatever the end.
+# test.sh TARGET...: test targets of e2e/tests, on a cluster of their own that is taken down at the end, whatever the end.
 . "$(dirname "$0")/lib.sh"
+[ $# -gt 0 ] || { sed -n '2p' "$0" >&2; exit 2; }
 cd "$ROOT"
 export FINAIFLOW_STATE=${FINAIFLOW_TEST_STATE:-$ROOT/.state-test} FINAIFLOW_INDEX=${FINAIFLOW_TEST_INDEX:-50}
 exec 8>"$FINAIFLOW_STATE.lock"
@@ -31,7 +32,7 @@ trap 'exit 143' TERM HUP
 
 "$HERE/up.sh" 8>&-
 eval "$("$HERE/cluster.sh" env)"
-step "the story as a test"
-cargo test --locked --workspace --test story -- --nocapture
-step "the commands of the documentation"
-cargo test --locked --workspace --test docs -- --nocapture
+for target in "$@"; do
+  step "e2e/tests/$target"
+  cargo test --locked --workspace --test "$target" -- --nocapture
+done

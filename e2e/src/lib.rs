@@ -12,6 +12,7 @@
 pub mod browser;
 
 use std::{
+    error::Error,
     io::{Read, Write},
     process::{Command, Output, Stdio},
     thread,
@@ -91,6 +92,16 @@ pub fn psql(sql: &str) -> String {
 pub fn psql_as(url: &str, sql: &str) -> Result<String, String> {
     let args = exec(&["psql", url, "-v", "ON_ERROR_STOP=1", "-qAt"]);
     either(&run("kubectl", &args, sql))
+}
+
+/// The value of one of the leading operator's metrics, named with its labels as the text format has them.
+#[must_use]
+pub fn operator_metric(name: &str) -> Option<f64> {
+    let holder = "jsonpath={.spec.holderIdentity}";
+    let leader = kubectl(&["-n", SYSTEM, "get", "lease", "finaiflow-operator", "-o", holder]);
+    let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{leader}:9090/proxy/metrics");
+    let text = kubectl(&["get", "--raw", &path]);
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 fn exec<'a>(command: &[&'a str]) -> Vec<&'a str> {
@@ -184,6 +195,28 @@ impl Tenant {
         self.object()["status"]["schema"]["name"].as_str().expect("status.schema.name").to_owned()
     }
 
+    /// Has the ledger verified now, by a job as the CronJob starts it.
+    pub fn verify_ledger(&self) {
+        let (job, from) = (format!("{}-{}", self.name, unique()), format!("cronjob/{}-verify", self.name));
+        let _ = kubectl(&["-n", BANKS, "create", "job", &job, "--from", &from]);
+        let _ = kubectl(&["-n", BANKS, "wait", "--for=condition=Complete", &format!("job/{job}"), "--timeout=60s"]);
+    }
+
+    /// Trial balance and the recomputation of every balance from its entries, by plain SQL.
+    pub fn assert_books(&self) {
+        let schema = self.schema();
+        let off = psql(&format!(
+            "select a.currency, sum(b.posted) from {schema}.account_balances b join {schema}.accounts a on a.id = b.account_id
+             group by 1 having sum(b.posted) <> 0"
+        ));
+        assert_eq!(off, "", "the trial balance is not zero");
+        let off = psql(&format!(
+            "select b.account_id from {schema}.account_balances b
+             where b.posted <> coalesce((select sum(posted_delta) from {schema}.entries e where e.account_id = b.account_id), 0)"
+        ));
+        assert_eq!(off, "", "a balance is not the sum of its entries");
+    }
+
     /// Deletes the object and waits until it is gone.
     pub fn delete(&self) {
         let _ = kubectl(&["-n", BANKS, "delete", "tenant", &self.name, "--timeout=60s"]);
@@ -268,18 +301,28 @@ impl Api {
     /// `GET PATH`.
     #[must_use]
     pub fn get(&self, path: &str) -> Answer {
+        answered(self.try_get(path))
+    }
+
+    /// `GET PATH`, or why there is no answer.
+    pub fn try_get(&self, path: &str) -> Result<Answer, String> {
         self.send(self.http.get(format!("{}{path}", self.url)))
     }
 
     /// `POST PATH` without an Idempotency-Key.
     #[must_use]
     pub fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send(self.http.post(format!("{}{path}", self.url)).json(body))
+        answered(self.send(self.http.post(format!("{}{path}", self.url)).json(body)))
     }
 
     /// `POST PATH` with an Idempotency-Key.
     #[must_use]
     pub fn write(&self, path: &str, key: &str, body: &Value) -> Answer {
+        answered(self.try_write(path, key, body))
+    }
+
+    /// `POST PATH` with an Idempotency-Key, or why there is no answer: whether it was carried out is not known then.
+    pub fn try_write(&self, path: &str, key: &str, body: &Value) -> Result<Answer, String> {
         self.send(self.http.post(format!("{}{path}", self.url)).header("Idempotency-Key", key).json(body))
     }
 
@@ -304,15 +347,25 @@ impl Api {
         body["balance"].as_i64().expect("balance")
     }
 
-    fn send(&self, request: RequestBuilder) -> Answer {
+    fn send(&self, request: RequestBuilder) -> Result<Answer, String> {
         let request = request.header("X-Tenant-ID", &self.tenant);
         let request = if let Some(token) = &self.token { request.bearer_auth(token) } else { request };
-        let response = request.send().unwrap_or_else(|e| panic!("{e}: does the API server run?"));
+        let response = request.send().map_err(|e| why(&e))?;
         let status = response.status().as_u16();
         let media_type = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().to_owned();
-        let text = response.text().expect("read the body");
+        let text = response.text().map_err(|e| why(&e))?;
         let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(json!(text)) };
-        Answer { status, media_type, body }
+        Ok(Answer { status, media_type, body })
     }
+}
+
+fn answered(result: Result<Answer, String>) -> Answer {
+    result.unwrap_or_else(|e| panic!("{e}: does the API server run?"))
+}
+
+/// An error with its causes, of which the last one says what happened.
+fn why(error: &dyn Error) -> String {
+    let cause = error.source().map(|cause| format!(": {}", why(cause)));
+    format!("{error}{}", cause.unwrap_or_default())
 }

@@ -1,13 +1,7 @@
 //! The verification CronJob's pod really runs, and LedgerVerified follows from what it found.
 
-use finaiflow_e2e::{BANKS, Tenant, kubectl, psql, unique};
+use finaiflow_e2e::{Tenant, psql};
 use serde_json::json;
-
-fn verify(tenant: &Tenant) {
-    let (job, from) = (format!("{}-{}", tenant.name, unique()), format!("cronjob/{}-verify", tenant.name));
-    let _ = kubectl(&["-n", BANKS, "create", "job", &job, "--from", &from]);
-    let _ = kubectl(&["-n", BANKS, "wait", "--for=condition=Complete", &format!("job/{job}"), "--timeout=60s"]);
-}
 
 #[test]
 fn a_tampered_balance_is_found_and_named() {
@@ -17,7 +11,7 @@ fn a_tampered_balance_is_found_and_named() {
     let account = user.open_account("USD");
     user.deposit(&account, 12_345, "USD");
 
-    verify(&tenant);
+    tenant.verify_ledger();
     let _ = tenant.wait("LedgerVerified", "True");
     let ledger = tenant.object()["status"]["ledger"].clone();
     assert_eq!(ledger["balanced"], true);
@@ -28,13 +22,13 @@ fn a_tampered_balance_is_found_and_named() {
         let _ = psql(&sql.replace("{s}", &tenant.schema()).replace("{by}", by));
     };
     tamper("+ 1");
-    verify(&tenant);
+    tenant.verify_ledger();
     let found = tenant.wait("LedgerVerified", "False");
     assert!(found["message"].as_str().unwrap().contains(&account), "{found}");
     assert_eq!(tenant.condition("Ready")["status"], "True", "verification never gates Ready");
 
     tamper("- 1");
-    verify(&tenant);
+    tenant.verify_ledger();
     let _ = tenant.wait("LedgerVerified", "True");
     tenant.delete();
 }
