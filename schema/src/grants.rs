@@ -121,9 +121,11 @@ pub(crate) async fn plan(conn: &mut PgConnection, names: &TenantNames) -> Result
 async fn wanted(conn: &mut PgConnection, names: &TenantNames) -> Result<BTreeSet<Grant>> {
     let sql = "SELECT c.relname::text, a.attname::text FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
                JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE n.nspname = $1 AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+               WHERE n.nspname = $1 AND c.relname = ANY($2) AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
                  AND a.attidentity = '' AND a.attname <> 'xid'";
-    let columns: Vec<(String, String)> = sqlx::query_as(sql).bind(names.schema.as_str()).fetch_all(&mut *conn).await?;
+    let tables: Vec<_> = TABLES.iter().map(|table| table.name).collect();
+    let columns: Vec<(String, String)> =
+        sqlx::query_as(sql).bind(names.schema.as_str()).bind(tables).fetch_all(&mut *conn).await?;
     let database: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(conn).await?;
     let mut grants = BTreeSet::new();
     for role in [&names.app, &names.maintenance] {
@@ -174,19 +176,25 @@ fn on_table(names: &TenantNames, table: &Table, columns: &[(String, String)]) ->
 
 /// Rights that others than its owner hold on the schema and what is in it, and the tenant's roles on the database.
 async fn found(conn: &mut PgConnection, names: &TenantNames) -> Result<BTreeSet<Grant>> {
-    let sql = "WITH schema AS (SELECT * FROM pg_namespace WHERE nspname = $1), held AS (
+    // Only pg_depend finds what is in a schema by an index; a look at every tenant's tables would take ever longer.
+    let sql = "WITH schema AS (SELECT * FROM pg_namespace WHERE nspname = $1), member AS (
+                   SELECT classid, objid FROM pg_depend JOIN schema ON schema.oid = refobjid
+                   WHERE refclassid = 'pg_namespace'::regclass
+               ), relation AS (
+                   SELECT pg_class.* FROM pg_class JOIN member ON classid = 'pg_class'::regclass AND objid = oid
+               ), held AS (
                    SELECT 'SCHEMA' AS kind, nspname::text AS object, NULL AS \"column\", nspowner AS owner, nspacl AS acl
                    FROM schema
                    UNION ALL
                    SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, relname::text, NULL, relowner, relacl
-                   FROM pg_class JOIN schema ON schema.oid = relnamespace
+                   FROM relation
                    UNION ALL
                    SELECT 'TABLE', relname::text, attname::text, relowner, attacl
-                   FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid JOIN schema ON schema.oid = relnamespace
+                   FROM pg_attribute JOIN relation ON relation.oid = attrelid
                    UNION ALL
                    SELECT 'FUNCTION', quote_ident(proname) || '(' || oidvectortypes(proargtypes) || ')', NULL, proowner,
                           coalesce(proacl, acldefault('f', proowner))
-                   FROM pg_proc JOIN schema ON schema.oid = pronamespace
+                   FROM pg_proc JOIN member ON classid = 'pg_proc'::regclass AND objid = oid
                )
                SELECT kind, object, \"column\", privilege_type AS privilege, rolname::text AS grantee
                FROM held, aclexplode(acl) LEFT JOIN pg_roles r ON r.oid = grantee
