@@ -16,6 +16,7 @@ pub mod system;
 pub mod tables;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod verification;
 
 pub use catalog::{Action, Change};
 pub use error::{Conflict, Error, Result};

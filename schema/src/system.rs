@@ -9,7 +9,10 @@ use crate::names::{ClaimId, Identifier};
 
 const SCHEMA: &str = "finaiflow_system";
 const COMMENT: &str = "finaiflow/system";
-const MIGRATIONS: &[Migration] = &[Migration::new(1, "claims", include_str!("../system/0001_claims.sql"))];
+const MIGRATIONS: &[Migration] = &[
+    Migration::new(1, "claims", include_str!("../system/0001_claims.sql")),
+    Migration::new(2, "claims_by_name", include_str!("../system/0002_claims_by_name.sql")),
+];
 
 /// Where a claim is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,16 +157,36 @@ pub async fn lock_claim(conn: &mut PgConnection, epoch: i64, claim_id: &ClaimId)
         .ok_or(Error::UnknownClaim(*claim_id))
 }
 
-/// The claim a Tenant holds now.
-pub async fn find_claim(
+/// As [`lock_claim`], for a decision made from the claim as it was read: refused, and worth another try, if it has
+/// changed since.
+pub async fn lock_claim_as(conn: &mut PgConnection, epoch: i64, read: &Claim) -> Result<()> {
+    let now = lock_claim(conn, epoch, &read.claim_id).await?;
+    if now == *read { Ok(()) } else { Err(overtaken(format!("claim {} has changed hands", read.claim_id))) }
+}
+
+/// A serialisation failure: what was read before no longer holds.
+fn overtaken(message: String) -> Error {
+    Error::Database { sqlstate: "40001".to_owned(), message }
+}
+
+/// Every claim ever made in the installation for Tenants of that name, in any namespace, and the one of that identity;
+/// oldest first.
+pub async fn claims_of(
     conn: &mut PgConnection,
     installation_id: &str,
-    namespace: &str,
     name: &str,
-) -> Result<Option<Claim>> {
-    let sql = "SELECT * FROM finaiflow_system.claims
-               WHERE installation_id = $1 AND namespace = $2 AND name = $3 AND state = 'active'";
-    Ok(sqlx::query_as(sql).bind(installation_id).bind(namespace).bind(name).fetch_optional(conn).await?)
+    also: Option<&ClaimId>,
+) -> Result<Vec<Claim>> {
+    let sql = "SELECT * FROM finaiflow_system.claims WHERE installation_id = $1 AND name = $2 OR claim_id = $3
+               ORDER BY created_at, claim_id";
+    let also = also.map(ToString::to_string);
+    Ok(sqlx::query_as(sql).bind(installation_id).bind(name).bind(also).fetch_all(conn).await?)
+}
+
+/// Every claim that a Tenant of the installation holds now.
+pub async fn active_claims(conn: &mut PgConnection, installation_id: &str) -> Result<Vec<Claim>> {
+    let sql = "SELECT * FROM finaiflow_system.claims WHERE installation_id = $1 AND state = 'active' ORDER BY claim_id";
+    Ok(sqlx::query_as(sql).bind(installation_id).fetch_all(conn).await?)
 }
 
 /// A claim by its identity, whatever its state.
@@ -206,10 +229,7 @@ async fn conflict(conn: &mut PgConnection, new: &NewClaim<'_>) -> Result<Error> 
         .await?;
     let Some(holder) = holder else {
         // It was given up between the two statements: a serialisation failure, worth another try.
-        return Ok(Error::Database {
-            sqlstate: "40001".to_owned(),
-            message: "the claim's holder just left".to_owned(),
-        });
+        return Ok(overtaken("the claim's holder just left".to_owned()));
     };
     let same_name = holder.installation_id == new.installation_id && holder.name == new.name;
     let what = if same_name && holder.state == ClaimState::Active {
@@ -220,12 +240,35 @@ async fn conflict(conn: &mut PgConnection, new: &NewClaim<'_>) -> Result<Error> 
     Ok(Error::Conflict(Conflict { what, namespace: holder.namespace, name: holder.name }))
 }
 
-/// Records the UID of the Tenant that holds the claim; returns whether that was new.
-pub async fn touch_claim(conn: &mut PgConnection, claim_id: &ClaimId, uid: &str) -> Result<bool> {
-    let sql = "UPDATE finaiflow_system.claims SET last_uid = $2, updated_at = now()
-               WHERE claim_id = $1 AND last_uid <> $2";
-    let done = sqlx::query(sql).bind(claim_id.to_string()).bind(uid).execute(conn).await?;
-    Ok(done.rows_affected() > 0)
+/// Gives a released claim to a Tenant, maybe of another name or installation; returns whether it was not its own yet.
+///
+/// The schema stays the claim's: `to.schema_name` must be it. [`Error::Conflict`] names the Tenant that has the name.
+pub async fn adopt_claim(conn: &mut PgConnection, to: &NewClaim<'_>) -> Result<bool> {
+    let sql = "UPDATE finaiflow_system.claims c
+               SET installation_id = $2, namespace = $3, name = $4, last_uid = $6, state = 'active', updated_at = now()
+               WHERE claim_id = $1 AND schema_name = $5 AND state = 'released'
+                 AND NOT EXISTS (SELECT FROM finaiflow_system.claims other
+                                 WHERE other.installation_id = $2 AND other.name = $4 AND other.state = 'active')";
+    let done = sqlx::query(sql)
+        .bind(to.claim_id.to_string())
+        .bind(to.installation_id)
+        .bind(to.namespace)
+        .bind(to.name)
+        .bind(to.schema_name.as_str())
+        .bind(to.uid)
+        .execute(&mut *conn)
+        .await?;
+    if done.rows_affected() > 0 {
+        return Ok(true);
+    }
+    let now = get_claim(conn, &to.claim_id).await?.ok_or(Error::UnknownClaim(to.claim_id))?;
+    let holder = (to.installation_id, to.namespace, to.name, to.uid);
+    let is_held = (&*now.installation_id, &*now.namespace, &*now.name, &*now.last_uid) == holder;
+    match now.state {
+        ClaimState::Active if is_held => Ok(false),
+        ClaimState::Released if now.schema_name == to.schema_name.as_str() => Err(conflict(conn, to).await?),
+        _ => Err(overtaken(format!("claim {} cannot be adopted any more", to.claim_id))),
+    }
 }
 
 /// Marks an active claim as given up with its data kept; returns whether it was active.

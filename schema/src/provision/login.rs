@@ -1,12 +1,31 @@
 //! Credentials of login roles.
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, FromRow, PgConnection};
 
 use super::{existing_roles, find, foreign_role};
 use crate::catalog::{Action, Change, run};
 use crate::error::{Error, Result};
 use crate::names::{Login, TenantNames, quote};
 use crate::password::Password;
+
+/// The credentials a login was given last.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct LoginRecord {
+    /// The role.
+    #[sqlx(rename = "role_name")]
+    pub role: String,
+    /// Counts its passwords from 1.
+    pub generation: i32,
+    /// SHA-256 of the password.
+    #[sqlx(rename = "password_digest")]
+    pub digest: Vec<u8>,
+}
+
+/// What the tenant's logins were given last.
+pub async fn recorded_logins(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec<LoginRecord>> {
+    let sql = "SELECT role_name, generation, password_digest FROM finaiflow_system.logins WHERE claim_id = $1";
+    Ok(sqlx::query_as(sql).bind(names.claim_id.to_string()).fetch_all(conn).await?)
+}
 
 /// Lets a login connect with this password of this generation. Writes nothing if it already can.
 ///

@@ -6,8 +6,8 @@ mod roles;
 
 use sqlx::PgConnection;
 
-pub use login::{login_matches, set_login_password};
-pub use removal::{drop_tenant, release};
+pub use login::{LoginRecord, login_matches, recorded_logins, set_login_password};
+pub use removal::{drop_orphan_roles, drop_tenant, release};
 pub use roles::ensure_roles_and_schema;
 
 use crate::error::{Error, Result};

@@ -61,14 +61,51 @@ pub async fn drop_tenant(conn: &mut PgConnection, names: &TenantNames) -> Result
         lock_database_acl(&mut tx).await?;
     }
     for (name, _) in roles {
-        // Dropping what a role owns or was granted takes being in it.
-        grant_to_admin(&mut tx, name).await?;
-        let role = quote(name);
-        run(&mut tx, format!("DROP OWNED BY {role}; DROP ROLE {role}")).await?;
-        changes.push(Change::new(Action::Dropped, format!("role {name}")));
+        drop_role(&mut tx, name, &mut changes).await?;
     }
     tx.commit().await?;
     Ok(changes)
+}
+
+/// Drops roles that carry the comment of a claim that was dropped: somebody brought them back.
+///
+/// If one of a claim's roles owns anything, in any database, all of them stay: it may be a bank that was restored.
+pub async fn drop_orphan_roles(conn: &mut PgConnection) -> Result<Vec<Change>> {
+    let mut tx = conn.begin().await?;
+    let orphans: Vec<String> = sqlx::query_scalar(
+        "SELECT r.rolname::text
+         FROM finaiflow_system.claims c
+         JOIN pg_roles r ON starts_with(r.rolname, 'ff_' || c.claim_id || '_')
+                        AND shobj_description(r.oid, 'pg_authid') = 'finaiflow/claim=' || c.claim_id
+         WHERE c.state = 'dropped'
+           AND NOT EXISTS (SELECT FROM pg_shdepend d JOIN pg_roles o ON o.oid = d.refobjid
+                           WHERE d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o'
+                             AND d.classid <> 'pg_default_acl'::regclass
+                             AND starts_with(o.rolname, 'ff_' || c.claim_id || '_'))
+         ORDER BY 1",
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    if orphans.is_empty() {
+        return Ok(Vec::new());
+    }
+    lock_database_acl(&mut tx).await?;
+    let mut changes = Vec::new();
+    for name in orphans {
+        drop_role(&mut tx, &Identifier::new(name)?, &mut changes).await?;
+    }
+    tx.commit().await?;
+    Ok(changes)
+}
+
+/// Drops a role together with what it owns and was granted.
+async fn drop_role(conn: &mut PgConnection, name: &Identifier, changes: &mut Vec<Change>) -> Result<()> {
+    // Dropping what a role owns or was granted takes being in it.
+    grant_to_admin(conn, name).await?;
+    let role = quote(name);
+    run(conn, format!("DROP OWNED BY {role}; DROP ROLE {role}")).await?;
+    changes.push(Change::new(Action::Dropped, format!("role {name}")));
+    Ok(())
 }
 
 fn ours<'a, const N: usize>(

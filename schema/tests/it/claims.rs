@@ -2,8 +2,8 @@
 
 use finaiflow_schema::names::{ClaimId, Identifier};
 use finaiflow_schema::system::{
-    self, ClaimState, NewClaim, count_active, find_claim, get_claim, insert_claim, lock_claim, mark_dropped,
-    next_epoch, release_claim, touch_claim,
+    self, Claim, ClaimState, NewClaim, active_claims, adopt_claim, claims_of, count_active, get_claim, insert_claim,
+    lock_claim, lock_claim_as, mark_dropped, next_epoch, release_claim,
 };
 use finaiflow_schema::testing::{INSTALLATION, TenantDb, connect};
 use finaiflow_schema::{Conflict, Error};
@@ -24,15 +24,19 @@ async fn a_claim_lives_and_its_names_are_freed_only_when_dropped() {
     let new = new_claim(1, "banks", "new", &schema);
     let claim = insert_claim(&mut conn, &new).await.unwrap();
     assert_eq!((claim.claim_id, claim.state, claim.last_uid.as_str()), (new.claim_id, ClaimState::Active, "uid-1"));
-    assert_eq!(find_claim(&mut conn, INSTALLATION, "banks", "new").await.unwrap(), Some(claim.clone()));
-    assert_eq!(find_claim(&mut conn, "another", "banks", "new").await.unwrap(), None);
+    assert_eq!(claims_of(&mut conn, INSTALLATION, "new", None).await.unwrap(), std::slice::from_ref(&claim));
+    assert_eq!(claims_of(&mut conn, "another", "new", None).await.unwrap(), []);
+    assert_eq!(
+        claims_of(&mut conn, "another", "new", Some(&new.claim_id)).await.unwrap(),
+        std::slice::from_ref(&claim)
+    );
     assert_eq!(count_active(&mut conn).await.unwrap(), 2);
+    assert_eq!(active_claims(&mut conn, INSTALLATION).await.unwrap().len(), 2);
+    assert_eq!(active_claims(&mut conn, "another").await.unwrap(), []);
 
-    assert!(touch_claim(&mut conn, &new.claim_id, "uid-2").await.unwrap());
-    assert!(!touch_claim(&mut conn, &new.claim_id, "uid-2").await.unwrap());
     assert!(release_claim(&mut conn, &new.claim_id).await.unwrap());
     assert!(!release_claim(&mut conn, &new.claim_id).await.unwrap());
-    assert_eq!(find_claim(&mut conn, INSTALLATION, "banks", "new").await.unwrap(), None);
+    assert_eq!(active_claims(&mut conn, INSTALLATION).await.unwrap().len(), 1);
     assert_eq!(get_claim(&mut conn, &new.claim_id).await.unwrap().unwrap().state, ClaimState::Released);
 
     let again = new_claim(2, "banks", "new", &schema);
@@ -116,5 +120,60 @@ async fn errors_tell_what_the_caller_can_do() {
     sqlx::query("SELECT pg_terminate_backend($1, 5000)").bind(pid).execute(&mut db.superuser().await).await.unwrap();
     let ended = next_epoch(&mut conn).await.unwrap_err();
     assert!(matches!(ended, Error::Unavailable(_)) && ended.is_transient(), "{ended:?}");
+    db.drop().await;
+}
+
+#[tokio::test]
+async fn only_a_released_claim_is_adopted_and_only_under_a_free_name() {
+    let db = TenantDb::create().await;
+    let mut conn = db.admin().await;
+    let schema = &db.names.schema;
+    let to = NewClaim { claim_id: db.claim_id, uid: "uid-2", ..new_claim(0, "banks", "acme", schema) };
+    let active = get_claim(&mut conn, &db.claim_id).await.unwrap().unwrap();
+    let refused = adopt_claim(&mut conn, &to).await.unwrap_err();
+    assert!(refused.is_transient() && refused.to_string().contains("cannot be adopted"), "{refused}");
+    assert_eq!(
+        get_claim(&mut conn, &db.claim_id).await.unwrap().unwrap(),
+        active,
+        "an active claim stays its holder's"
+    );
+
+    assert!(release_claim(&mut conn, &db.claim_id).await.unwrap());
+    assert!(adopt_claim(&mut conn, &to).await.unwrap());
+    assert!(!adopt_claim(&mut conn, &to).await.unwrap(), "repeated after a crash");
+    let adopted = get_claim(&mut conn, &db.claim_id).await.unwrap().unwrap();
+    assert_eq!(adopted, Claim { last_uid: "uid-2".to_owned(), ..active });
+
+    assert!(release_claim(&mut conn, &db.claim_id).await.unwrap());
+    let fresh = Identifier::new("t_fresh").unwrap();
+    insert_claim(&mut conn, &new_claim(1, "elsewhere", "acme", &fresh)).await.unwrap();
+    let refused = adopt_claim(&mut conn, &to).await.unwrap_err();
+    assert_eq!(refused.to_string(), "tenant name acme is held by elsewhere/acme");
+    // Another installation, namespace and name: the schema stays.
+    let rebuilt = NewClaim { installation_id: "rebuilt", namespace: "b", name: "b", uid: "uid-3", ..to };
+    let wrong = adopt_claim(&mut conn, &NewClaim { schema_name: &fresh, ..rebuilt }).await.unwrap_err();
+    assert!(wrong.is_transient(), "{wrong}");
+    assert!(adopt_claim(&mut conn, &rebuilt).await.unwrap());
+    let moved = claims_of(&mut conn, "rebuilt", "b", None).await.unwrap().remove(0);
+    assert_eq!((moved.claim_id, moved.state, &*moved.schema_name), (db.claim_id, ClaimState::Active, schema.as_str()));
+    mark_dropped(&mut conn, &db.claim_id).await.unwrap();
+    assert!(adopt_claim(&mut conn, &rebuilt).await.unwrap_err().is_transient());
+    db.drop().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_changed_since_it_was_read_is_left_alone() {
+    let db = TenantDb::create().await;
+    let mut conn = db.admin().await;
+    let epoch = next_epoch(&mut conn).await.unwrap();
+    let read = get_claim(&mut conn, &db.claim_id).await.unwrap().unwrap();
+    let mut tx = conn.begin().await.unwrap();
+    lock_claim_as(&mut tx, epoch, &read).await.unwrap();
+    let stale = Claim { last_uid: "earlier".to_owned(), ..read.clone() };
+    let refused = lock_claim_as(&mut tx, epoch, &stale).await.unwrap_err();
+    assert!(refused.is_transient() && refused.to_string().contains("changed hands"), "{refused}");
+    let fenced = lock_claim_as(&mut tx, epoch - 1, &read).await;
+    assert!(matches!(fenced, Err(Error::Fenced { .. })));
+    tx.rollback().await.unwrap();
     db.drop().await;
 }

@@ -1,7 +1,9 @@
 //! Giving a tenant up.
 
 use finaiflow_schema::names::{Login, TenantNames};
-use finaiflow_schema::provision::{drop_tenant, ensure_roles_and_schema, release, set_login_password};
+use finaiflow_schema::provision::{
+    drop_orphan_roles, drop_tenant, ensure_grants, ensure_roles_and_schema, release, set_login_password,
+};
 use finaiflow_schema::testing::{LIMITS, TenantDb, connect, random_password};
 use finaiflow_schema::{Error, conformance, system};
 use sqlx::{Connection, PgConnection};
@@ -135,7 +137,7 @@ async fn drop_goes_on_from_wherever_it_stopped() {
         // Whole again for the next state, from nothing.
         ensure_roles_and_schema(&mut admin, n, &LIMITS).await.unwrap();
         finaiflow_schema::migrate::migrate(&mut admin, n).await.unwrap();
-        finaiflow_schema::provision::ensure_grants(&mut admin, n).await.unwrap();
+        ensure_grants(&mut admin, n).await.unwrap();
         for login in [Login::AppA, Login::Maintenance] {
             set_login_password(&mut admin, n, login, &random_password(), 1).await.unwrap();
         }
@@ -190,5 +192,33 @@ async fn a_whole_life_in_fenced_transactions() {
         tx.commit().await.unwrap();
     }
     assert_eq!(remains(&mut admin, &db.names).await, Vec::<String>::new());
+    db.drop().await;
+}
+
+#[tokio::test]
+async fn roles_of_a_dropped_claim_go_unless_they_own_something() {
+    let db = TenantDb::create().await;
+    let mut admin = db.admin().await;
+    assert_eq!(drop_orphan_roles(&mut admin).await.unwrap(), [], "the claim is active");
+    drop_tenant(&mut admin, &db.names).await.unwrap();
+    system::mark_dropped(&mut admin, &db.claim_id).await.unwrap();
+
+    // Somebody restores the bank: nothing of it is touched.
+    ensure_roles_and_schema(&mut admin, &db.names, &LIMITS).await.unwrap();
+    finaiflow_schema::migrate::migrate(&mut admin, &db.names).await.unwrap();
+    ensure_grants(&mut admin, &db.names).await.unwrap();
+    let restored = remains(&mut admin, &db.names).await;
+    assert_eq!(drop_orphan_roles(&mut admin).await.unwrap(), []);
+    assert_eq!(remains(&mut admin, &db.names).await, restored);
+
+    // Only the roles are left, with a right on the database; a role of that name without the comment is not ours.
+    let (n, mut superuser) = (&db.names, db.superuser().await);
+    let left = format!("DROP SCHEMA {{s}} CASCADE; COMMENT ON ROLE {} IS NULL", n.app_b);
+    execute(&mut superuser, &n.schema, &left).await.unwrap();
+    let dropped = drop_orphan_roles(&mut admin).await.unwrap();
+    assert_eq!(dropped.len(), 4, "{dropped:?}");
+    assert_eq!(remains(&mut admin, n).await, [n.app_b.to_string()]);
+    assert_eq!(drop_orphan_roles(&mut admin).await.unwrap(), []);
+    execute(&mut superuser, &n.schema, &format!("DROP ROLE {}", n.app_b)).await.unwrap();
     db.drop().await;
 }
