@@ -5,6 +5,10 @@ use serde_json::{Map, Value};
 
 use crate::Tenant;
 
+/// What guards the definitions: who may set `spec.adoptClaim`, and what `spec.deletionProtection` refuses. They come
+/// with the definitions, so that no field is ever known to a cluster before its guard.
+pub const ADMISSION: &str = include_str!("admission.yaml");
+
 /// Why a definition could not be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -67,6 +71,7 @@ fn conventional(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::{ADOPT_VERB, ADOPTION_GUARD};
 
     #[test]
     fn no_definition_allows_null_or_unbounded_strings() {
@@ -76,6 +81,20 @@ mod tests {
             let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
             bounded(&name, spec);
         }
+    }
+
+    #[test]
+    fn the_guards_bear_the_names_that_programs_ask_for() {
+        let documents: Vec<Value> = serde_yaml::Deserializer::from_str(ADMISSION)
+            .map(|document| serde::Deserialize::deserialize(document).unwrap())
+            .collect();
+        let kinds = |name: &str| -> Vec<_> {
+            let named = documents.iter().filter(|object| object["metadata"]["name"] == name);
+            named.map(|object| object["kind"].as_str().unwrap()).collect()
+        };
+        assert_eq!(kinds(ADOPTION_GUARD), ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"]);
+        assert!(ADMISSION.contains(&format!(".check('{ADOPT_VERB}')")));
+        assert!(ADMISSION.contains(&format!("verbs: [{ADOPT_VERB}]")));
     }
 
     fn bounded(path: &str, schema: &Value) {

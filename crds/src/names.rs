@@ -39,6 +39,11 @@ pub const OPERATOR: &str = "finaiflow-operator";
 /// Name of the API server's Deployment, Service, ServiceAccount and component label.
 pub const API_SERVER: &str = "finaiflow-api";
 
+/// The verb on Tenants that lets a person set `spec.adoptClaim`.
+pub const ADOPT_VERB: &str = "adopt";
+/// The ValidatingAdmissionPolicy, and its binding, that asks for [`ADOPT_VERB`].
+pub const ADOPTION_GUARD: &str = "finaiflow-tenant-adoption";
+
 /// What a Secret beside a Tenant is for. Its Display is the word used in the Secret's name and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretPurpose {

@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
     selectable = ".spec.databaseClassName",
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be a DNS label of at most 40 characters (a-z, 0-9, '-'): it becomes part of host, Secret and PostgreSQL names"),
+    validation = Rule::new("!has(self.spec.adoptClaim) || has(oldSelf.spec.adoptClaim) || !has(self.status) || !has(self.status.claimID) || self.status.claimID == self.spec.adoptClaim")
+        .message("spec.adoptClaim cannot be added: this Tenant has a bank already, see status.claimID"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Schema", type_ = "string", json_path = ".status.schema.name"),
@@ -36,7 +38,8 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("has(self.schemaName) == has(oldSelf.schemaName)", "spec.schemaName cannot be added or removed after creation: the schema would be another one")
+    validation = ("has(self.schemaName) == has(oldSelf.schemaName)", "spec.schemaName cannot be added or removed after creation: the schema would be another one"),
+    validation = ("has(self.adoptClaim) || !has(oldSelf.adoptClaim)", "spec.adoptClaim cannot be removed: it says where this bank came from")
 )]
 pub struct TenantSpec {
     /// Name for people. Not used for anything else.
@@ -114,6 +117,25 @@ pub struct TenantSpec {
     /// What deleting the Tenant does to schema, data and keys.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+
+    /// Refuses to delete the Tenant until this is false again.
+    #[serde(default)]
+    pub deletion_protection: bool,
+
+    /// What happens to the bank that an earlier Tenant of this namespace and name left behind.
+    #[serde(default)]
+    pub adoption_policy: AdoptionPolicy,
+
+    /// The identity of a bank to take over, whatever its Tenant was called and in whichever cluster: 16 hexadecimal
+    /// digits. Setting it takes the verb `adopt` on Tenants. The bank keeps the name of its schema; its data key must
+    /// be put into the Secret `<name>.data-key` before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 16, max = 16))]
+    #[x_kube(
+        validation = ("self.matches('^[0-9a-f]{16}$')", "spec.adoptClaim must be a claim id: 16 lower-case hexadecimal digits"),
+        validation = ("self == oldSelf", "spec.adoptClaim is immutable")
+    )]
+    pub adopt_claim: Option<String>,
 }
 
 /// Limits of a tenant in the shared database.
@@ -213,6 +235,16 @@ pub enum DeletionPolicy {
     Retain,
     /// Exactly what was created for this Tenant is dropped.
     Delete,
+}
+
+/// What happens to a bank that an earlier Tenant of the same namespace and name left behind.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdoptionPolicy {
+    /// It is not touched, and the Tenant waits.
+    Never,
+    /// It is this Tenant's again: the same identity, schema, data and keys.
+    #[default]
+    IfOwned,
 }
 
 /// What is true of a Tenant. Traffic and sizes are metrics, not status.

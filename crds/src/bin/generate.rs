@@ -1,4 +1,4 @@
-//! Writes the CustomResourceDefinitions into `config/crd` and `charts/finaiflow-crds/templates`.
+//! Writes the CustomResourceDefinitions and what guards them into `config/crd` and `charts/finaiflow-crds/templates`.
 //! Run from the repository root: `make generate`.
 
 use std::{error::Error, fs, path::Path};
@@ -16,6 +16,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::write(chart.join(format!("{name}.yaml")), manifest::yaml(&manifest::kept_by_helm(definition))?)?;
         resources.push(format!("{name}.yaml"));
     }
+    for directory in [plain, chart] {
+        fs::write(directory.join("admission.yaml"), manifest::ADMISSION)?;
+    }
+    resources.push("admission.yaml".to_owned());
     let kustomization = serde_json::json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",

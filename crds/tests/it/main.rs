@@ -1,6 +1,8 @@
 //! The same manifests on a real API server.
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admission;
+
 use kube::{
     Api, Client, Config, ResourceExt,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
@@ -10,15 +12,25 @@ use kube::{
 use serde_json::{Value, json};
 
 async fn client() -> Client {
+    connect(None).await
+}
+
+/// A person without the administrator's rights.
+async fn client_as(user: &str) -> Client {
+    connect(Some(user.to_owned())).await
+}
+
+async fn connect(user: Option<String>) -> Client {
     let path = std::env::var("FINAIFLOW_TEST_KUBECONFIG")
         .expect("FINAIFLOW_TEST_KUBECONFIG names no API server: run `make test-integration`");
     let kubeconfig = Kubeconfig::read_from(path).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    config.auth_info.impersonate = user;
     Client::try_from(config).unwrap()
 }
 
 /// Installs the generated definition and waits until the API server serves it.
-async fn tenants(client: &Client) -> Api<DynamicObject> {
+async fn definition(client: &Client) -> Api<DynamicObject> {
     let crd: DynamicObject =
         serde_yaml::from_str(include_str!("../../../config/crd/tenants.finaiflow.io.yaml")).unwrap();
     let crds = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
@@ -61,7 +73,7 @@ fn dry_run() -> PatchParams {
 
 #[tokio::test]
 async fn manifests_are_accepted_and_rejected() {
-    let tenants = tenants(&client().await).await;
+    let tenants = definition(&client().await).await;
     let all: Value = serde_yaml::from_str(include_str!("../tenant_cases.yaml")).unwrap();
     for case in all["create"].as_array().unwrap() {
         let tenant = object(case, "spec");
