@@ -23,8 +23,11 @@ yes operator - patch tenants.finaiflow.io/status
 no  operator - create tenants.finaiflow.io
 no  operator - update tenants.finaiflow.io
 no  operator - delete tenants.finaiflow.io
+no  operator - adopt tenants.finaiflow.io
+no  operator banks adopt tenants.finaiflow.io
 yes api - watch tenants.finaiflow.io
 no  api - patch tenants.finaiflow.io
+no  api banks adopt tenants.finaiflow.io
 no  api - patch tenants.finaiflow.io/status
 
 # Secrets: the operator in tenant namespaces, and the admin logins by name; the API server none by this chart.
@@ -84,6 +87,11 @@ yes operator banks create events.events.k8s.io
 yes operator kube-system get namespaces/kube-system
 no  operator default get namespaces/default
 no  operator - list namespaces
+
+# The guard of spec.adoptClaim: seen, not touched.
+yes operator - get validatingadmissionpolicies.admissionregistration.k8s.io/finaiflow-tenant-adoption
+no  operator - get validatingadmissionpolicies.admissionregistration.k8s.io/another
+no  operator - patch validatingadmissionpolicybindings.admissionregistration.k8s.io/finaiflow-tenant-adoption
 TABLE
 [ "$failed" = 0 ] && echo "the rights of both programs are as documented"
 exit "$failed"

@@ -33,7 +33,7 @@ pub struct DatabaseClass {
 }
 
 /// One database on one PostgreSQL server.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Server {
     /// Its name, unique over all classes; shown in `status.database.instance`.
@@ -49,7 +49,7 @@ pub struct Server {
 }
 
 /// Address of a database.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Endpoint {
     /// Host name or address.

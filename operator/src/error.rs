@@ -39,8 +39,8 @@ pub enum Error {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// The whole visit took too long.
-    #[error("the visit took longer than {0} s")]
+    /// The whole visit, or sweep, took too long.
+    #[error("it took longer than {0} s")]
     Timeout(u64),
 }
 
@@ -70,6 +70,8 @@ pub enum Reason {
     SecretConflict,
     /// An earlier Tenant of the name was deleted and its data retained.
     ClaimReleased,
+    /// The claim in `spec.adoptClaim`, or the one that was left under this name, cannot be taken over.
+    AdoptionRefused,
     /// The status names a claim that the server does not know.
     ClaimLost,
     /// The data key is gone; a new one could not read what exists.
@@ -102,6 +104,7 @@ impl Reason {
             Self::SchemaConflict => "SchemaConflict",
             Self::SecretConflict => "SecretConflict",
             Self::ClaimReleased => "ClaimReleased",
+            Self::AdoptionRefused => "AdoptionRefused",
             Self::ClaimLost => "ClaimLost",
             Self::KeyLost => "KeyLost",
             Self::InvalidName => "InvalidName",
@@ -124,6 +127,7 @@ impl Reason {
             | Self::SchemaConflict
             | Self::SecretConflict
             | Self::ClaimReleased
+            | Self::AdoptionRefused
             | Self::ClaimLost
             | Self::KeyLost
             | Self::InvalidName
@@ -141,9 +145,11 @@ impl Reason {
     #[must_use]
     pub const fn falsifies(self) -> Option<ConditionType> {
         match self {
-            Self::SchemaConflict | Self::MigrationRefused | Self::ClaimLost | Self::ClaimReleased => {
-                Some(ConditionType::SchemaReady)
-            }
+            Self::SchemaConflict
+            | Self::MigrationRefused
+            | Self::ClaimLost
+            | Self::ClaimReleased
+            | Self::AdoptionRefused => Some(ConditionType::SchemaReady),
             Self::SecretConflict | Self::KeyLost => Some(ConditionType::CredentialsReady),
             _ => None,
         }

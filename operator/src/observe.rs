@@ -6,7 +6,9 @@ use std::time::Duration;
 use finaiflow_crds::Tenant;
 use finaiflow_crds::condition::{self, ConditionType};
 use finaiflow_crds::names::MANAGER_OPERATOR;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, exponential_buckets,
@@ -15,6 +17,7 @@ use prometheus::{
 use crate::error::Error;
 use crate::story::{Fact, Story};
 use crate::tenant::Visit;
+use crate::tenant::sweep::Orphan;
 
 const KIND: &str = "Tenant";
 /// Events refuse longer notes.
@@ -28,6 +31,7 @@ pub struct Observer {
     step_seconds: HistogramVec,
     errors: IntCounterVec,
     objects: IntGaugeVec,
+    orphans: IntCounterVec,
     drift: IntCounter,
     last_success: IntGaugeVec,
     leader: IntGauge,
@@ -65,6 +69,7 @@ impl Observer {
             step_seconds: histograms("reconcile_step_seconds", "Duration of a visit's steps", &["kind", "step"])?,
             errors: counters("reconcile_errors_total", "Failed visits by reason", &["kind", "reason"])?,
             objects: gauges("objects", "Objects by their Ready condition", &["kind", "ready"])?,
+            orphans: counters("orphans_total", "What was left behind and swept, by kind", &["kind"])?,
             last_success: gauges("last_success_timestamp_seconds", "When a visit last succeeded", &["kind"])?,
             drift,
             leader,
@@ -129,6 +134,27 @@ impl Observer {
         };
         if let Err(error) = self.recorder.publish(&event, &tenant.object_ref(&())).await {
             tracing::warn!(%error, event = fact.reason(), "event not published");
+        }
+    }
+
+    /// Publishes what a sweep found. A Tenant that is gone can still have an event.
+    pub async fn orphan(&self, orphan: &Orphan) {
+        tracing::warn!(kind = orphan.kind(), "{orphan}");
+        self.orphans.with_label_values(&[orphan.kind()]).inc();
+        let Orphan::Claim(claim) = orphan else { return };
+        let tenant = ObjectReference {
+            uid: Some(claim.last_uid.clone()),
+            ..ObjectRef::<Tenant>::new(&claim.name).within(&claim.namespace).into()
+        };
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "Orphaned".to_owned(),
+            note: Some(cut(format!("{orphan}."))),
+            action: "Sweep".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &tenant).await {
+            tracing::warn!(%error, event = "Orphaned", "event not published");
         }
     }
 

@@ -18,6 +18,17 @@ pub enum Fact {
         /// On which server.
         server: String,
     },
+    /// The claim of an earlier Tenant was taken over.
+    Adopted {
+        /// The bank's identity.
+        claim: ClaimId,
+        /// The schema it holds.
+        schema: String,
+        /// On which server.
+        server: String,
+        /// `<namespace>/<name>` of the Tenant that had it.
+        from: String,
+    },
     /// Roles and schema were made.
     Provisioned {
         /// The schema.
@@ -66,6 +77,8 @@ pub enum Fact {
     },
     /// The Tenant was deleted with its data.
     Dropped(Vec<String>),
+    /// The keys of dropped data could not be deleted.
+    KeysLeft(String),
 }
 
 impl Fact {
@@ -74,6 +87,7 @@ impl Fact {
     pub fn reason(&self) -> &str {
         match self {
             Self::Claimed { .. } => "Claimed",
+            Self::Adopted { .. } => "Adopted",
             Self::Provisioned { .. } => "Provisioned",
             Self::Migrated { .. } => "Migrated",
             Self::CredentialsCreated(_) => "CredentialsCreated",
@@ -89,6 +103,7 @@ impl Fact {
             Self::VerificationFailed(_) => "VerificationFailed",
             Self::Released { .. } => "Released",
             Self::Dropped(_) => "Dropped",
+            Self::KeysLeft(_) => "KeysLeft",
         }
     }
 
@@ -102,6 +117,7 @@ impl Fact {
                 | Self::NotReady { .. }
                 | Self::LedgerImbalance(_)
                 | Self::VerificationFailed(_)
+                | Self::KeysLeft(_)
         )
     }
 }
@@ -111,6 +127,9 @@ impl fmt::Display for Fact {
         match self {
             Self::Claimed { claim, schema, server } => {
                 write!(f, "Recorded claim {claim}, which holds schema {schema} on server {server}.")
+            }
+            Self::Adopted { claim, schema, server, from } => {
+                write!(f, "Took over claim {claim} of Tenant {from}, which holds schema {schema} on server {server}.")
             }
             Self::Provisioned { schema, owner } => write!(f, "Made schema {schema}, owned by role {owner}."),
             Self::Migrated { from: Some(from), to } => write!(f, "Migrated the schema from version {from} to {to}."),
@@ -130,9 +149,11 @@ impl fmt::Display for Fact {
             | Self::LedgerImbalance(message)
             | Self::VerificationFailed(message) => write!(f, "{message}."),
             Self::Released { claim, schema } => {
-                write!(f, "Closed the logins and released claim {claim}; schema {schema} and the keys are retained.")
+                write!(f, "Closed the logins and released claim {claim}; schema {schema} is retained, ")?;
+                f.write_str("and so are the keys while the namespace exists.")
             }
             Self::Dropped(what) => write!(f, "Dropped {}.", list(what)),
+            Self::KeysLeft(why) => write!(f, "The bank is dropped, but Secrets with its keys are left: {why}."),
         }
     }
 }
@@ -195,7 +216,8 @@ mod tests {
                 "Recorded claim 0000000000000001, which holds schema t_a on server primary.",
                 "Migrated the schema from version 2 to 3.",
                 "Not as declared, put right: role x, role y.",
-                "Closed the logins and released claim 0000000000000001; schema t_a and the keys are retained.",
+                "Closed the logins and released claim 0000000000000001; schema t_a is retained, and so are the keys \
+                 while the namespace exists.",
             ]
         );
     }

@@ -7,8 +7,8 @@ use aws_lc_rs::digest;
 use finaiflow_schema::{Action, Conflict};
 
 use super::{
-    Catalog, Change, Claim, ClaimState, Credential, Error, Limits, LoginRecord, Migrated, NewClaim, Observed, Result,
-    TenantNames,
+    Catalog, Change, Claim, ClaimId, ClaimState, Credential, Error, Limits, LoginRecord, Migrated, NewClaim, Observed,
+    Result, TenantNames,
 };
 
 pub const HEAD: i32 = 3;
@@ -52,8 +52,14 @@ impl State {
         Change { action, object }
     }
 
-    fn claim(&mut self, names: &TenantNames) -> Option<&mut Claim> {
-        self.claims.iter_mut().find(|claim| claim.claim_id == names.claim_id)
+    /// The claim, if it is as it was read.
+    fn claim(&mut self, names: &TenantNames, held: &Claim) -> Result<&mut Claim> {
+        let claim = self.claims.iter_mut().find(|claim| claim.claim_id == names.claim_id).unwrap();
+        if *claim == *held {
+            return Ok(claim);
+        }
+        let (sqlstate, message) = ("40001".to_owned(), "the claim has changed hands".to_owned());
+        Err(finaiflow_schema::Error::Database { sqlstate, message }.into())
     }
 }
 
@@ -86,11 +92,24 @@ pub fn sha256(password: &str) -> Vec<u8> {
 }
 
 impl Catalog for Fake {
-    async fn claims(&self, _: &str, installation: &str, name: &str) -> Result<Vec<Claim>> {
+    async fn claims(&self, _: &str, installation: &str, name: &str, also: Option<ClaimId>) -> Result<Vec<Claim>> {
         self.call("claims", |state| {
-            let same = |claim: &&Claim| claim.installation_id == installation && claim.name == name;
+            let same = |claim: &&Claim| {
+                claim.installation_id == installation && claim.name == name || Some(claim.claim_id) == also
+            };
             Ok(state.claims.iter().filter(same).cloned().collect())
         })
+    }
+
+    async fn active_claims(&self, _: &str, installation: &str) -> Result<Vec<Claim>> {
+        self.call("active_claims", |state| {
+            let is_active = |claim: &&Claim| claim.installation_id == installation && claim.state == ClaimState::Active;
+            Ok(state.claims.iter().filter(is_active).cloned().collect())
+        })
+    }
+
+    async fn find_claim(&self, _: &str, id: &ClaimId) -> Result<Option<Claim>> {
+        self.call("find_claim", |state| Ok(state.claims.iter().find(|claim| claim.claim_id == *id).cloned()))
     }
 
     async fn count_active(&self, _: &str) -> Result<i64> {
@@ -129,6 +148,20 @@ impl Catalog for Fake {
                 last_uid: new.uid.clone(),
                 state: ClaimState::Active,
             });
+            Ok(())
+        })
+    }
+
+    async fn adopt(&self, _: &str, names: &TenantNames, held: &Claim, by: &NewClaim) -> Result<()> {
+        self.call("adopt", |state| {
+            state.logins.clear();
+            let claim = state.claim(names, held)?;
+            claim.installation_id.clone_from(&by.installation);
+            claim.namespace.clone_from(&by.namespace);
+            claim.name.clone_from(&by.name);
+            claim.last_uid.clone_from(&by.uid);
+            claim.state = ClaimState::Active;
+            state.writes += 1;
             Ok(())
         })
     }
@@ -186,16 +219,17 @@ impl Catalog for Fake {
         })
     }
 
-    async fn release(&self, _: &str, names: &TenantNames) -> Result<Vec<Change>> {
+    async fn release(&self, _: &str, names: &TenantNames, held: &Claim) -> Result<Vec<Change>> {
         self.call("release", |state| {
+            state.claim(names, held)?.state = ClaimState::Released;
             state.logins.clear();
-            state.claim(names).unwrap().state = ClaimState::Released;
             Ok(vec![state.change(Action::Disabled, format!("login {}", names.app_a))])
         })
     }
 
-    async fn drop_tenant(&self, _: &str, names: &TenantNames) -> Result<Vec<Change>> {
+    async fn drop_tenant(&self, _: &str, names: &TenantNames, held: &Claim) -> Result<Vec<Change>> {
         self.call("drop_tenant", |state| {
+            state.claim(names, held)?.state = ClaimState::Dropped;
             state.logins.clear();
             let mut changes = Vec::new();
             if state.schemas.get(names.schema.as_str()) == Some(&names.comment()) {
@@ -208,8 +242,18 @@ impl Catalog for Fake {
                     changes.push(state.change(Action::Dropped, format!("role {role}")));
                 }
             }
-            state.claim(names).unwrap().state = ClaimState::Dropped;
             Ok(changes)
+        })
+    }
+
+    async fn drop_orphan_roles(&self, _: &str) -> Result<Vec<Change>> {
+        self.call("drop_orphan_roles", |state| {
+            let dropped = state.claims.iter().filter(|claim| claim.state == ClaimState::Dropped);
+            let prefixes: Vec<_> = dropped.map(|claim| format!("ff_{}_", claim.claim_id)).collect();
+            let is_orphan = |role: &String| prefixes.iter().any(|prefix| role.starts_with(prefix));
+            let orphans: Vec<_> = state.roles.iter().filter(|role| is_orphan(role)).cloned().collect();
+            state.roles.retain(|role| !orphans.contains(role));
+            Ok(orphans.into_iter().map(|role| state.change(Action::Dropped, format!("role {role}"))).collect())
         })
     }
 }

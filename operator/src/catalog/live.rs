@@ -3,18 +3,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use finaiflow_schema::names::quote;
-use finaiflow_schema::{migrate, provision, system};
+use finaiflow_schema::{migrate, provision, system, verification};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgPool, Postgres, Transaction};
 use tokio::sync::OnceCell;
 
 use super::{
-    Catalog, Change, Claim, ClaimId, Credential, Error, Limits, LoginRecord, Migrated, NewClaim, Observed, Result,
+    Catalog, Change, Claim, ClaimId, ClaimState, Credential, Error, Limits, Migrated, NewClaim, Observed, Result,
     TenantNames, Verification,
 };
 use crate::config::{self, Config, SslMode};
@@ -82,9 +81,17 @@ impl Live {
         Ok(tx)
     }
 
+    /// As [`Self::write_claim`], for what was decided from the claim as it was read.
+    async fn write_claim_as(&self, server: &str, held: &Claim) -> Result<Transaction<'static, Postgres>> {
+        let epoch = self.server(server)?.epoch().await?;
+        let mut tx = self.write(server).await?;
+        system::lock_claim_as(&mut tx, epoch, held).await?;
+        Ok(tx)
+    }
+
     /// Committed by itself: until then a client whose session is ended could still open another.
-    async fn close_logins(&self, server: &str, names: &TenantNames) -> Result<Vec<Change>> {
-        let mut tx = self.write_claim(server, &names.claim_id).await?;
+    async fn close_logins(&self, server: &str, names: &TenantNames, held: &Claim) -> Result<Vec<Change>> {
+        let mut tx = self.write_claim_as(server, held).await?;
         let changes = provision::release(&mut tx, names).await?;
         commit(tx).await?;
         Ok(changes)
@@ -173,48 +180,41 @@ async fn commit(tx: Transaction<'static, Postgres>) -> Result<()> {
     Ok(tx.commit().await.map_err(finaiflow_schema::Error::from)?)
 }
 
-async fn logins(conn: &mut PgConnection, names: &TenantNames) -> sqlx::Result<Vec<LoginRecord>> {
-    let rows: Vec<(String, i32, Vec<u8>)> = sqlx::query_as(
-        "SELECT role_name, generation, password_digest FROM finaiflow_system.logins WHERE claim_id = $1",
-    )
-    .bind(names.claim_id.to_string())
-    .fetch_all(conn)
-    .await?;
-    let record = |(role, generation, digest)| LoginRecord { role, generation, digest };
-    Ok(rows.into_iter().map(record).collect())
+fn to_record<'a>(names: &'a TenantNames, holder: &'a NewClaim) -> system::NewClaim<'a> {
+    system::NewClaim {
+        claim_id: names.claim_id,
+        installation_id: &holder.installation,
+        namespace: &holder.namespace,
+        name: &holder.name,
+        schema_name: &names.schema,
+        uid: &holder.uid,
+    }
 }
 
-#[derive(sqlx::FromRow)]
-struct VerificationRow {
-    epoch: i32,
-    sequence: i64,
-    balanced: bool,
-    findings: serde_json::Value,
-    finished: i64,
-}
-
-async fn newest_verification(conn: &mut PgConnection, names: &TenantNames) -> sqlx::Result<Option<Verification>> {
-    let sql = format!(
-        "SELECT epoch, sequence, balanced, findings, floor(extract(epoch FROM finished_at))::bigint AS finished
-         FROM {}.ledger_verifications ORDER BY id DESC LIMIT 1",
-        quote(&names.schema)
-    );
-    let row: Option<VerificationRow> = sqlx::query_as(AssertSqlSafe(sql)).fetch_optional(conn).await?;
-    Ok(row.map(|row| Verification {
-        epoch: row.epoch,
-        sequence: row.sequence,
-        balanced: row.balanced,
-        findings: row.findings,
-        finished_at: Timestamp::from_second(row.finished).unwrap_or(Timestamp::UNIX_EPOCH),
-    }))
+fn result(found: verification::Verification) -> Verification {
+    Verification {
+        epoch: found.epoch,
+        sequence: found.sequence,
+        balanced: found.balanced,
+        findings: found.findings,
+        finished_at: Timestamp::from_second(found.finished_at).unwrap_or(Timestamp::UNIX_EPOCH),
+    }
 }
 
 impl Catalog for Live {
-    async fn claims(&self, server: &str, installation: &str, name: &str) -> Result<Vec<Claim>> {
+    async fn claims(&self, server: &str, installation: &str, name: &str, also: Option<ClaimId>) -> Result<Vec<Claim>> {
         let mut conn = self.read(server).await?;
-        let sql = "SELECT * FROM finaiflow_system.claims WHERE installation_id = $1 AND name = $2 ORDER BY created_at";
-        let found = sqlx::query_as(sql).bind(installation).bind(name).fetch_all(&mut *conn).await;
-        Ok(found.map_err(finaiflow_schema::Error::from)?)
+        Ok(system::claims_of(&mut conn, installation, name, also.as_ref()).await?)
+    }
+
+    async fn active_claims(&self, server: &str, installation: &str) -> Result<Vec<Claim>> {
+        let mut conn = self.read(server).await?;
+        Ok(system::active_claims(&mut conn, installation).await?)
+    }
+
+    async fn find_claim(&self, server: &str, claim: &ClaimId) -> Result<Option<Claim>> {
+        let mut conn = self.read(server).await?;
+        Ok(system::get_claim(&mut conn, claim).await?)
     }
 
     async fn count_active(&self, server: &str) -> Result<i64> {
@@ -225,9 +225,9 @@ impl Catalog for Live {
     async fn observe(&self, server: &str, names: &TenantNames) -> Result<Observed> {
         let mut conn = self.read(server).await?;
         let version = migrate::current(&mut conn, names).await?;
-        let logins = logins(&mut conn, names).await.map_err(finaiflow_schema::Error::from)?;
+        let logins = provision::recorded_logins(&mut conn, names).await?;
         let verification = match version {
-            Some(_) => newest_verification(&mut conn, names).await.map_err(finaiflow_schema::Error::from)?,
+            Some(_) => verification::newest(&mut conn, names).await?.map(result),
             None => None,
         };
         Ok(Observed { version, logins, verification })
@@ -235,15 +235,18 @@ impl Catalog for Live {
 
     async fn claim(&self, server: &str, names: &TenantNames, new: &NewClaim) -> Result<()> {
         let mut tx = self.write(server).await?;
-        let new = system::NewClaim {
-            claim_id: names.claim_id,
-            installation_id: &new.installation,
-            namespace: &new.namespace,
-            name: &new.name,
-            schema_name: &names.schema,
-            uid: &new.uid,
-        };
-        system::insert_claim(&mut tx, &new).await?;
+        system::insert_claim(&mut tx, &to_record(names, new)).await?;
+        commit(tx).await
+    }
+
+    async fn adopt(&self, server: &str, names: &TenantNames, held: &Claim, by: &NewClaim) -> Result<()> {
+        if held.state == ClaimState::Active {
+            // Its holder is gone or its operator fenced, but what it served must end before another serves it.
+            self.release(server, names, held).await?;
+        }
+        let released = Claim { state: ClaimState::Released, ..held.clone() };
+        let mut tx = self.write_claim_as(server, &released).await?;
+        system::adopt_claim(&mut tx, &to_record(names, by)).await?;
         commit(tx).await
     }
 
@@ -273,20 +276,27 @@ impl Catalog for Live {
         Ok(changes)
     }
 
-    async fn release(&self, server: &str, names: &TenantNames) -> Result<Vec<Change>> {
-        let mut changes = self.close_logins(server, names).await?;
-        let mut tx = self.write_claim(server, &names.claim_id).await?;
+    async fn release(&self, server: &str, names: &TenantNames, held: &Claim) -> Result<Vec<Change>> {
+        let mut changes = self.close_logins(server, names, held).await?;
+        let mut tx = self.write_claim_as(server, held).await?;
         changes.extend(provision::release(&mut tx, names).await?);
         system::release_claim(&mut tx, &names.claim_id).await?;
         commit(tx).await?;
         Ok(changes)
     }
 
-    async fn drop_tenant(&self, server: &str, names: &TenantNames) -> Result<Vec<Change>> {
-        let mut changes = self.close_logins(server, names).await?;
-        let mut tx = self.write_claim(server, &names.claim_id).await?;
+    async fn drop_tenant(&self, server: &str, names: &TenantNames, held: &Claim) -> Result<Vec<Change>> {
+        let mut changes = self.close_logins(server, names, held).await?;
+        let mut tx = self.write_claim_as(server, held).await?;
         changes.extend(provision::drop_tenant(&mut tx, names).await?);
         system::mark_dropped(&mut tx, &names.claim_id).await?;
+        commit(tx).await?;
+        Ok(changes)
+    }
+
+    async fn drop_orphan_roles(&self, server: &str) -> Result<Vec<Change>> {
+        let mut tx = self.write(server).await?;
+        let changes = provision::drop_orphan_roles(&mut tx).await?;
         commit(tx).await?;
         Ok(changes)
     }

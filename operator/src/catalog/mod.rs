@@ -7,7 +7,7 @@ pub mod live;
 use std::future::Future;
 
 pub use finaiflow_schema::names::{ClaimId, Login, TenantNames};
-pub use finaiflow_schema::provision::Limits;
+pub use finaiflow_schema::provision::{Limits, LoginRecord};
 pub use finaiflow_schema::system::{Claim, ClaimState};
 pub use finaiflow_schema::{Change, Password};
 use k8s_openapi::jiff::Timestamp;
@@ -42,17 +42,6 @@ pub struct Observed {
     pub verification: Option<Verification>,
 }
 
-/// The credentials a login was given last.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoginRecord {
-    /// The role.
-    pub role: String,
-    /// Counts its passwords from 1.
-    pub generation: i32,
-    /// SHA-256 of the password.
-    pub digest: Vec<u8>,
-}
-
 /// One ledger verification's result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verification {
@@ -68,7 +57,7 @@ pub struct Verification {
     pub finished_at: Timestamp,
 }
 
-/// A claim that does not exist yet.
+/// The Tenant that a claim is recorded for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewClaim {
     /// The Kubernetes cluster.
@@ -106,10 +95,24 @@ pub struct Credential {
 /// The operator's view of the PostgreSQL servers, each named by its configuration.
 ///
 /// Every call that writes is one transaction, refused if a newer operator has taken over the server. A call that finds
-/// everything as it should be changes nothing and returns no changes.
+/// everything as it should be changes nothing and returns no changes. Where a call takes the claim as it was read,
+/// `held`, it is refused if the claim has changed since.
 pub trait Catalog: Send + Sync + 'static {
-    /// Every claim ever made in the installation for Tenants of that name, in any namespace.
-    fn claims(&self, server: &str, installation: &str, name: &str) -> impl Future<Output = Result<Vec<Claim>>> + Send;
+    /// Every claim ever made in the installation for Tenants of that name, in any namespace, and the one of that
+    /// identity.
+    fn claims(
+        &self,
+        server: &str,
+        installation: &str,
+        name: &str,
+        also: Option<ClaimId>,
+    ) -> impl Future<Output = Result<Vec<Claim>>> + Send;
+
+    /// Every claim that a Tenant of the installation holds.
+    fn active_claims(&self, server: &str, installation: &str) -> impl Future<Output = Result<Vec<Claim>>> + Send;
+
+    /// A claim by its identity.
+    fn find_claim(&self, server: &str, claim: &ClaimId) -> impl Future<Output = Result<Option<Claim>>> + Send;
 
     /// How many tenants the server has.
     fn count_active(&self, server: &str) -> impl Future<Output = Result<i64>> + Send;
@@ -119,6 +122,15 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Records a claim.
     fn claim(&self, server: &str, names: &TenantNames, new: &NewClaim) -> impl Future<Output = Result<()>> + Send;
+
+    /// Gives a claim to another Tenant. An active one is released first: its logins are closed.
+    fn adopt(
+        &self,
+        server: &str,
+        names: &TenantNames,
+        held: &Claim,
+        by: &NewClaim,
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Roles, and the schema.
     fn provision(
@@ -140,8 +152,21 @@ pub trait Catalog: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Change>>> + Send;
 
     /// Closes the logins and gives the claim up; schema and data stay.
-    fn release(&self, server: &str, names: &TenantNames) -> impl Future<Output = Result<Vec<Change>>> + Send;
+    fn release(
+        &self,
+        server: &str,
+        names: &TenantNames,
+        held: &Claim,
+    ) -> impl Future<Output = Result<Vec<Change>>> + Send;
 
     /// Drops what carries the claim, and marks the claim as dropped.
-    fn drop_tenant(&self, server: &str, names: &TenantNames) -> impl Future<Output = Result<Vec<Change>>> + Send;
+    fn drop_tenant(
+        &self,
+        server: &str,
+        names: &TenantNames,
+        held: &Claim,
+    ) -> impl Future<Output = Result<Vec<Change>>> + Send;
+
+    /// Drops roles of claims that were dropped, unless they own something.
+    fn drop_orphan_roles(&self, server: &str) -> impl Future<Output = Result<Vec<Change>>> + Send;
 }

@@ -10,6 +10,7 @@ use super::build::{Before, Prepared, PreparedSecret};
 use super::child::{self, Child, Written, describe};
 use super::dereference::FailedJob;
 use super::hosts::Hosts;
+use super::validate::ClaimPlan;
 use crate::catalog::{Catalog, Change, Migrated, TenantNames, Verification};
 use crate::context::Context;
 use crate::error::{Error, OnServer, Result};
@@ -57,12 +58,9 @@ pub async fn apply<C: Catalog>(
         before,
     } = prepared;
     let (catalog, client, server) = (&ctx.catalog, &ctx.client, server.name);
-    let mut journal = Journal::new(tenant, story);
+    let mut journal = Journal::new(tenant, &claim, story);
 
-    if let Some(claim) = &claim {
-        story.step("claim", catalog.claim(&server, &names, claim)).await.on(&server)?;
-        story.tell(Fact::Claimed { claim: names.claim_id, schema: names.schema.to_string(), server: server.clone() });
-    }
+    story.step("claim", apply_claim(catalog, &server, &names, &claim, story)).await?;
     let written = async {
         for secret in &secrets {
             let written = apply_secret(client, secret, before.secrets.get(&secret.purpose)).await?;
@@ -93,6 +91,29 @@ pub async fn apply<C: Catalog>(
     Ok(Applied { server, names, version: migrated.to, secrets, hosts, verification, failed_job })
 }
 
+async fn apply_claim<C: Catalog>(
+    catalog: &C,
+    server: &str,
+    names: &TenantNames,
+    claim: &ClaimPlan,
+    story: &Story,
+) -> Result<()> {
+    let (id, schema, at) = (names.claim_id, names.schema.to_string(), server.to_owned());
+    match claim {
+        ClaimPlan::Keep => {}
+        ClaimPlan::Record(new) => {
+            catalog.claim(server, names, new).await.on(server)?;
+            story.tell(Fact::Claimed { claim: id, schema, server: at });
+        }
+        ClaimPlan::Adopt { held, by } => {
+            catalog.adopt(server, names, held, by).await.on(server)?;
+            let from = format!("{}/{}", held.namespace, held.name);
+            story.tell(Fact::Adopted { claim: id, schema, server: at, from });
+        }
+    }
+    Ok(())
+}
+
 async fn apply_secret(client: &Client, secret: &PreparedSecret, live: Option<&Secret>) -> Result<Written> {
     match live {
         Some(_) => child::ensure(client, &secret.object, live).await,
@@ -113,6 +134,8 @@ struct Journal<'a> {
     story: &'a Story,
     /// The Tenant was provisioned before.
     was_complete: bool,
+    /// The bank is older than the Tenant.
+    adopts: bool,
     /// The spec is the one that was applied last: a difference is somebody else's doing.
     same_spec: bool,
     new_secrets: Vec<String>,
@@ -120,11 +143,12 @@ struct Journal<'a> {
 }
 
 impl<'a> Journal<'a> {
-    fn new(tenant: &Tenant, story: &'a Story) -> Self {
+    fn new(tenant: &Tenant, claim: &ClaimPlan, story: &'a Story) -> Self {
         let status = tenant.status.as_ref();
         Self {
             story,
             was_complete: status.is_some_and(|status| status.schema.is_some()),
+            adopts: matches!(claim, ClaimPlan::Adopt { .. }),
             same_spec: status.and_then(|status| status.observed_generation) == tenant.metadata.generation,
             new_secrets: Vec::new(),
             differences: Vec::new(),
@@ -136,7 +160,7 @@ impl<'a> Journal<'a> {
         if !secret.renewed {
             return self.child(&secret.object, written);
         }
-        if self.was_complete && secret.purpose == SecretPurpose::SigningKeys {
+        if (self.was_complete || self.adopts) && secret.purpose == SecretPurpose::SigningKeys {
             self.story.tell(Fact::SigningKeysReplaced(name.clone()));
         }
         if self.was_complete {

@@ -24,7 +24,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use super::serving::{self, Replica, Verdict};
-use super::{Visit, report, update_status, visit};
+use super::{Visit, report, sweep, update_status, visit};
 use crate::backoff::{self, Backoff};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -47,6 +47,17 @@ pub struct Operator<C> {
     pub backoff: Backoff,
     /// Set when a newer operator has taken over.
     pub fenced: CancellationToken,
+}
+
+impl<C> Operator<C> {
+    /// Ends this process if the failure says that a newer operator is at work. Returns whether it does.
+    pub fn give_way(&self, error: &Error) -> bool {
+        if error.is_fenced() {
+            tracing::error!(%error, "a newer operator is at work; ending");
+            self.fenced.cancel();
+        }
+        error.is_fenced()
+    }
 }
 
 /// The streams of one kind that is watched in a namespace.
@@ -166,7 +177,7 @@ pub async fn run<C: Catalog>(
 ) {
     let reader = operator.ctx.tenants.clone();
     Controller::for_stream(tenants, reader)
-        .reconcile_on(triggers)
+        .reconcile_on(stream::select(triggers, sweep::periodically(Arc::clone(&operator))))
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |_, error: &Infallible, _| match *error {}, operator)
@@ -180,7 +191,7 @@ pub async fn run<C: Catalog>(
 }
 
 async fn reconcile<C: Catalog>(tenant: Arc<Tenant>, operator: Arc<Operator<C>>) -> Result<Action, Infallible> {
-    let Operator { ctx, observer, backoff, fenced } = operator.as_ref();
+    let Operator { ctx, observer, backoff, .. } = operator.as_ref();
     let (started, story) = (Instant::now(), Story::default());
     let limited = tokio::time::timeout(VISIT_LIMIT, visit(ctx, &tenant, &story)).await;
     let result = limited.unwrap_or(Err(Error::Timeout(VISIT_LIMIT.as_secs())));
@@ -195,11 +206,7 @@ async fn reconcile<C: Catalog>(tenant: Arc<Tenant>, operator: Arc<Operator<C>>) 
                 Visit::Gone => Action::await_change(),
             }
         }
-        Err(error) if error.is_fenced() => {
-            tracing::error!(%error, "a newer operator is at work; ending");
-            fenced.cancel();
-            Action::await_change()
-        }
+        Err(error) if operator.give_way(error) => Action::await_change(),
         Err(error) => {
             let failures = backoff.failed(&key);
             if is_worth_reporting(error, failures)

@@ -4,6 +4,7 @@ use finaiflow_crds::Tenant;
 use finaiflow_crds::names::{ANNOTATION_CLAIM, SecretPurpose, TENANT_FINALIZER};
 use finaiflow_crds::tenant::DeletionPolicy;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -12,7 +13,7 @@ use super::dereference::{has_finalizer, names, own_claims, secrets};
 use crate::catalog::{Catalog, Change, Claim, ClaimState};
 use crate::config::Server;
 use crate::context::Context;
-use crate::error::{Attempt, OnServer, Result};
+use crate::error::{Attempt, OnServer, Reason, Result};
 use crate::story::{Fact, Story};
 
 /// Gives up what the Tenant has, by its policy, then lets it go. Each step can be repeated after a crash.
@@ -38,18 +39,25 @@ async fn give_up<C: Catalog>(
     let names = names(claim)?;
     if retains(ctx, tenant, server, claim).await? {
         if claim.state == ClaimState::Active {
-            ctx.catalog.release(&server.name, &names).await.on(&server.name)?;
+            ctx.catalog.release(&server.name, &names, claim).await.on(&server.name)?;
             story.tell(Fact::Released { claim: names.claim_id, schema: names.schema.to_string() });
         }
         return Ok(());
     }
     if claim.state != ClaimState::Dropped {
-        let dropped = ctx.catalog.drop_tenant(&server.name, &names).await.on(&server.name)?;
+        let dropped = ctx.catalog.drop_tenant(&server.name, &names, claim).await.on(&server.name)?;
         if !dropped.is_empty() {
             story.tell(Fact::Dropped(dropped.iter().map(|Change { object, .. }| object.clone()).collect()));
         }
     }
-    delete_kept_secrets(&ctx.client, tenant, claim).await
+    match delete_kept_secrets(&ctx.client, tenant, claim).await {
+        // In a namespace that is being deleted the operator's rights may go before the Tenant, and the Secrets go too.
+        Err(error) if error.reason() == Reason::Forbidden => {
+            story.tell(Fact::KeysLeft(error.message(&tenant.namespace().unwrap_or_default())));
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 /// A bank that was never completed has nothing worth keeping: retaining it would only block its names.
@@ -64,17 +72,26 @@ async fn retains<C: Catalog>(ctx: &Context<C>, tenant: &Tenant, server: &Server,
 /// Deletes the Secrets that have no owner reference, if they are this claim's. The others go with the Tenant.
 async fn delete_kept_secrets(client: &Client, tenant: &Tenant, claim: &Claim) -> Result<()> {
     let namespace = tenant.namespace().unwrap_or_default();
-    let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let found = secrets(client, &namespace, &tenant.name_any()).await?;
     for secret in SecretPurpose::ALL.iter().filter(|purpose| purpose.outlives_tenant()).filter_map(|p| found.get(p)) {
         if secret.annotations().get(ANNOTATION_CLAIM) != Some(&claim.claim_id.to_string()) {
             continue;
         }
-        let same = Preconditions { uid: secret.uid(), resource_version: secret.resource_version() };
-        let parameters = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
-        api.delete(&secret.name_any(), &parameters).await.attempt(|| format!("delete secret {}", secret.name_any()))?;
+        delete_secret(client, &secret.metadata).await?;
     }
     Ok(())
+}
+
+/// Deletes a Secret if it is as it was read; one that is gone is fine.
+pub async fn delete_secret(client: &Client, found: &ObjectMeta) -> Result<()> {
+    let (namespace, name) = (found.namespace.as_deref().unwrap_or_default(), found.name.as_deref().unwrap_or_default());
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let same = Preconditions { uid: found.uid.clone(), resource_version: found.resource_version.clone() };
+    let parameters = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
+    match api.delete(name, &parameters).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        result => result.map(|_| ()).attempt(|| format!("delete secret {name}")),
+    }
 }
 
 /// Adds the finalizer: from now on the Tenant may own something outside Kubernetes. Returns the Tenant as written.

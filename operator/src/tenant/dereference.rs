@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use finaiflow_crds::Tenant;
 use finaiflow_crds::names::{
-    LABEL_TENANT, SecretPurpose, TENANT_FINALIZER, api_access_name, ledger_verification_name, network_policy_name,
+    ADOPTION_GUARD, LABEL_TENANT, SecretPurpose, TENANT_FINALIZER, api_access_name, ledger_verification_name,
+    network_policy_name,
 };
 use futures::future::join_all;
 use futures::{join, try_join};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -18,8 +20,9 @@ use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::validate::{self, Holder};
-use crate::catalog::{Catalog, Claim, Observed, TenantNames};
+use super::holder::{self, Holder};
+use super::validate;
+use crate::catalog::{Catalog, Claim, ClaimId, Observed, TenantNames};
 use crate::config::{Config, Server};
 use crate::context::Context;
 use crate::error::{Attempt, Error, OnServer, Reason, Result, grant_hint};
@@ -30,7 +33,7 @@ pub struct Found {
     /// The server that has the tenant, or will.
     pub server: Server,
     /// The tenant's claim and its names, if it was recorded before.
-    pub claimed: Option<TenantNames>,
+    pub claimed: Option<(TenantNames, Holder)>,
     /// What PostgreSQL has of it.
     pub observed: Observed,
     /// What Kubernetes has of it.
@@ -89,38 +92,68 @@ pub async fn dereference<C: Catalog>(ctx: &Context<C>, tenant: &Tenant) -> Resul
         return Err(Error::refused(Reason::ClassNotFound, message));
     }
     let (server, claimed) = match holder(ctx, tenant).await? {
-        Some((server, claim)) => (server.clone(), Some(names(&claim)?)),
+        Some((server, holder)) => (server.clone(), Some((names(holder.claim())?, holder))),
         None => (least_loaded(ctx, class).await?.clone(), None),
     };
-    let (observed, children) = try_join!(observe(ctx, &server, claimed.as_ref()), children(ctx, tenant))?;
+    let names = claimed.as_ref().map(|(names, _)| names);
+    // Before the finalizer nothing of ours can be there but what an earlier Tenant left, and what is there of others'
+    // is found when Secrets are created.
+    let has_children = has_finalizer(tenant) || claimed.is_some();
+    let (observed, children) = try_join!(observe(ctx, &server, names), children(ctx, tenant, has_children))?;
     Ok(Found { server, claimed, observed, children })
 }
 
-/// The Tenant's claim and the server that records it.
-async fn holder<'a, C: Catalog>(ctx: &'a Context<C>, tenant: &Tenant) -> Result<Option<(&'a Server, Claim)>> {
-    let mut found = None;
+/// The Tenant's claim, or the one it takes over, and the server that records it.
+async fn holder<'a, C: Catalog>(ctx: &'a Context<C>, tenant: &Tenant) -> Result<Option<(&'a Server, Holder)>> {
+    let adopted = tenant.spec.adopt_claim.as_deref().map(str::parse).transpose();
+    let adopted =
+        adopted.map_err(|error| Error::refused(Reason::AdoptionRefused, format!("spec.adoptClaim: {error}")))?;
+    let found = claims(ctx, tenant, adopted).await?;
+    let holder = holder::find(tenant, &ctx.installation, &ctx.config, &found).map_err(Error::Refused)?;
+    match (&holder, status_claim(tenant)) {
+        (None, Some(lost)) => return Err(claim_lost(lost)),
+        (Some((_, Holder::Adopts(_))), _) if adopted.is_some() => check_guard(&ctx.client).await?,
+        _ => {}
+    }
+    Ok(holder)
+}
+
+/// A claim is handed over by its identity only while the API server asks who may do that.
+async fn check_guard(client: &Client) -> Result<()> {
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+    let read = || format!("read the admission policy {ADOPTION_GUARD}");
+    let policy = policies.get_metadata_opt(ADOPTION_GUARD).await.attempt(read)?;
+    let binding = bindings.get_metadata_opt(ADOPTION_GUARD).await.attempt(read)?;
+    if policy.is_some() && binding.is_some() {
+        return Ok(());
+    }
+    let message = format!(
+        "spec.adoptClaim is not followed without the ValidatingAdmissionPolicy {ADOPTION_GUARD} and its binding, which \
+         say who may set it; they come with the chart finaiflow-crds"
+    );
+    Err(Error::refused(Reason::AdoptionRefused, message))
+}
+
+/// Every claim of the Tenant's name on the servers that may have its bank, and the one of that identity.
+async fn claims<'a, C: Catalog>(
+    ctx: &'a Context<C>,
+    tenant: &Tenant,
+    also: Option<ClaimId>,
+) -> Result<Vec<(&'a Server, Claim)>> {
+    let mut found = Vec::new();
     for server in servers_of(&ctx.config, tenant)? {
-        let claims = ctx.catalog.claims(&server.name, &ctx.installation, &tenant.name_any()).await.on(&server.name)?;
-        match validate::holder(tenant, &claims).map_err(Error::Refused)? {
-            Holder::Tenant(claim) => found = Some((server, claim.clone())),
-            Holder::Nobody => {}
-        }
+        let claims = ctx.catalog.claims(&server.name, &ctx.installation, &tenant.name_any(), also).await;
+        found.extend(claims.on(&server.name)?.into_iter().map(|claim| (server, claim)));
     }
-    match (&found, status_claim(tenant)) {
-        (None, Some(lost)) => Err(claim_lost(lost)),
-        _ => Ok(found),
-    }
+    Ok(found)
 }
 
 /// The claims a Tenant made on any server, whatever their state, by UID. One that its status names must be among them.
 pub async fn own_claims<'a, C: Catalog>(ctx: &'a Context<C>, tenant: &Tenant) -> Result<Vec<(&'a Server, Claim)>> {
     let uid = tenant.uid().unwrap_or_default();
-    let mut own = Vec::new();
-    for server in servers_of(&ctx.config, tenant)? {
-        let claims = ctx.catalog.claims(&server.name, &ctx.installation, &tenant.name_any()).await.on(&server.name)?;
-        let mine = |claim: &Claim| claim.last_uid == uid && Some(&claim.namespace) == tenant.namespace().as_ref();
-        own.extend(claims.into_iter().filter(mine).map(|claim| (server, claim)));
-    }
+    let mut own = claims(ctx, tenant, None).await?;
+    own.retain(|(_, claim)| claim.last_uid == uid && Some(&claim.namespace) == tenant.namespace().as_ref());
     match status_claim(tenant) {
         Some(lost) if own.is_empty() => Err(claim_lost(lost)),
         _ => Ok(own),
@@ -170,9 +203,8 @@ async fn observe<C: Catalog>(ctx: &Context<C>, server: &Server, names: Option<&T
     }
 }
 
-async fn children<C: Catalog>(ctx: &Context<C>, tenant: &Tenant) -> Result<Children> {
-    if !has_finalizer(tenant) {
-        // Nothing of ours can be there, and what is there of others' is found when Secrets are created.
+async fn children<C: Catalog>(ctx: &Context<C>, tenant: &Tenant, has_any: bool) -> Result<Children> {
+    if !has_any {
         return Ok(Children::default());
     }
     let (client, namespace, name) = (&ctx.client, tenant.namespace().unwrap_or_default(), tenant.name_any());

@@ -7,11 +7,13 @@ pub mod child;
 pub mod controller;
 pub mod delete;
 pub mod dereference;
+pub mod holder;
 pub mod hosts;
 #[cfg(test)]
 mod scenario;
 pub mod secret_plan;
 pub mod serving;
+pub mod sweep;
 pub mod update_status;
 pub mod validate;
 

@@ -56,10 +56,15 @@ pub fn plan(
     let newest = newest_generation(tenant, names, observed, purpose, live.as_ref());
     let renew = |live: Option<Secret>| SecretPlan::Renew { live: live.map(Box::new), generation: newest + 1 };
     match live {
-        None if purpose == SecretPurpose::DataKey && observed.version.is_some() => Err(key_lost(
-            tenant,
-            "is gone; restore it from a copy: a new key could not read what the old one encrypted",
-        )),
+        None if purpose == SecretPurpose::DataKey && observed.version.is_some() => {
+            let why = format!(
+                "is not there; restore it from a copy, with type {} and annotation {ANNOTATION_CLAIM}: {}: a new key \
+                 could not read what the old one encrypted",
+                purpose.secret_type(),
+                names.claim_id
+            );
+            Err(key_lost(tenant, &why))
+        }
         None => Ok(renew(None)),
         Some(live) if is_usable(&live, names, observed, purpose) => {
             Ok(SecretPlan::Keep { live: Box::new(live), generation: newest.max(1) })

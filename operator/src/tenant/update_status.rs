@@ -1,7 +1,7 @@
 //! Step 5: says what is true. A status derives from what was applied, or from why nothing could be.
 
 use finaiflow_crds::condition::{self, ConditionType, Truth};
-use finaiflow_crds::names::MANAGER_STATUS;
+use finaiflow_crds::names::{MANAGER_STATUS, TENANT_FINALIZER};
 use finaiflow_crds::tenant::{DatabaseStatus, LedgerStatus, SchemaStatus};
 use finaiflow_crds::{Tenant, TenantStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -134,7 +134,10 @@ pub fn applied(tenant: &Tenant, applied: &Applied, view: View<'_>) -> TenantStat
 #[must_use]
 pub fn failed(tenant: &Tenant, error: &Error, now: Timestamp) -> TenantStatus {
     let mut writer = Writer::new(tenant, now);
-    let (reason, message) = (error.reason(), error.message(&tenant.namespace().unwrap_or_default()));
+    let (reason, mut message) = (error.reason(), error.message(&tenant.namespace().unwrap_or_default()));
+    if tenant.metadata.deletion_timestamp.is_some() {
+        message = held_back(tenant, error, &message);
+    }
     let (word, terminal) = (reason.as_str(), reason.is_terminal());
     if let Some(kind) = reason.falsifies() {
         writer.set(kind, Truth::False, word, &message);
@@ -149,6 +152,20 @@ pub fn failed(tenant: &Tenant, error: &Error, now: Timestamp) -> TenantStatus {
     writer.remove(absent);
     let status = tenant.status.clone().unwrap_or_default();
     TenantStatus { observed_generation: tenant.metadata.generation, conditions: writer.conditions, ..status }
+}
+
+/// Why a Tenant that is being deleted is still there, and how to let it go all the same.
+fn held_back(tenant: &Tenant, error: &Error, message: &str) -> String {
+    let why = match error {
+        Error::Catalog { server, source } => format!("the deletion waits for server {server}: {source}"),
+        _ => format!("the deletion waits: {message}"),
+    };
+    format!(
+        "{why}; to let the Tenant go at once, with schema and data left in PostgreSQL, remove its finalizer \
+         {TENANT_FINALIZER}: kubectl -n {} edit tenant {}",
+        tenant.namespace().unwrap_or_default(),
+        tenant.name_any()
+    )
 }
 
 /// Serving is judged against the Tenant as it was when it last changed. Once True it stays so while nothing changes

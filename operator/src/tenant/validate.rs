@@ -9,11 +9,12 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 
 use super::dereference::{Children, FailedJob, Found};
+use super::holder::Holder;
 use super::hosts::{self, Hosts};
 use super::secret_plan::{self, SecretPlan};
-use crate::catalog::{Claim, ClaimId, ClaimState, Limits, NewClaim, Observed, TenantNames};
+use crate::catalog::{Claim, ClaimId, Limits, NewClaim, Observed, TenantNames};
 use crate::config::{Config, Server};
-use crate::error::{Error, Reason, Refusal, Result};
+use crate::error::{Error, Reason, Result};
 use crate::random::Random;
 
 /// What a Tenant shall become.
@@ -23,8 +24,8 @@ pub struct Valid {
     pub server: Server,
     /// Its names in PostgreSQL.
     pub names: TenantNames,
-    /// The claim to record, if it is new.
-    pub claim: Option<NewClaim>,
+    /// What to do about its claim.
+    pub claim: ClaimPlan,
     /// What it may use of the server.
     pub limits: Limits,
     /// What to do about each Secret.
@@ -37,48 +38,20 @@ pub struct Valid {
     pub children: Children,
 }
 
-/// Who has a Tenant's name.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Holder<'a> {
-    /// The Tenant itself.
-    Tenant(&'a Claim),
-    /// Nobody.
-    Nobody,
-}
-
-/// Finds the Tenant's claim among all that were made for its name in the installation.
-pub fn holder<'a>(tenant: &Tenant, claims: &'a [Claim]) -> std::result::Result<Holder<'a>, Refusal> {
-    let (namespace, uid) = (tenant.namespace().unwrap_or_default(), tenant.uid().unwrap_or_default());
-    let refused = |reason, message| Err(Refusal { reason, message });
-    if let Some(active) = claims.iter().find(|claim| claim.state == ClaimState::Active) {
-        let Claim { claim_id, name, last_uid, .. } = active;
-        if active.namespace != namespace {
-            let message = format!(
-                "tenant name {name} is held by {}/{name}: names are unique in the installation",
-                active.namespace
-            );
-            return refused(Reason::NameConflict, message);
-        }
-        if *last_uid != uid {
-            let message = format!(
-                "tenant name {name} is held by claim {claim_id} of an earlier Tenant {namespace}/{name} (uid {last_uid}) \
-                 that was removed without its finalizer"
-            );
-            return refused(Reason::NameConflict, message);
-        }
-        return Ok(Holder::Tenant(active));
-    }
-    let released = claims.iter().find(|claim| claim.state == ClaimState::Released && claim.namespace == namespace);
-    match released {
-        Some(Claim { claim_id, schema_name, .. }) => refused(
-            Reason::ClaimReleased,
-            format!(
-                "an earlier Tenant of this name was deleted and its bank retained: schema {schema_name}, \
-                 claim {claim_id}; nothing was touched"
-            ),
-        ),
-        None => Ok(Holder::Nobody),
-    }
+/// What is to be done about the Tenant's claim.
+#[derive(Debug, Clone)]
+pub enum ClaimPlan {
+    /// It is recorded.
+    Keep,
+    /// It is new.
+    Record(NewClaim),
+    /// It is another Tenant's, who gave it up.
+    Adopt {
+        /// The claim as it was read.
+        held: Claim,
+        /// The Tenant that shall have it.
+        by: NewClaim,
+    },
 }
 
 /// The server with the most room, by tenants there; None if all are full.
@@ -111,11 +84,13 @@ pub struct Setting<'a> {
     pub random: Random,
 }
 
-/// Decides what a Tenant shall become. Draws an identity if it has none.
+/// Decides what a Tenant shall become. Draws an identity if it has and takes over none.
 pub fn validate(tenant: &Tenant, found: Found, setting: Setting<'_>) -> Result<Valid> {
+    let holder = || new_claim(tenant, setting.installation);
     let (names, claim) = match found.claimed {
-        Some(names) => (names, None),
-        None => (new_names(tenant, setting.random)?, Some(new_claim(tenant, setting.installation))),
+        Some((names, Holder::Tenant(_))) => (names, ClaimPlan::Keep),
+        Some((names, Holder::Adopts(held))) => (names, ClaimPlan::Adopt { held, by: holder() }),
+        None => (new_names(tenant, setting.random)?, ClaimPlan::Record(holder())),
     };
     let mut live = found.children.secrets.clone();
     let mut secrets = BTreeMap::new();

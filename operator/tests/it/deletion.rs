@@ -1,7 +1,10 @@
 //! Deleting keeps or drops exactly what the Tenant owns.
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::ListParams;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use sqlx::Connection;
 
@@ -46,7 +49,7 @@ async fn retain_keeps_data_and_keys_and_closes_the_logins() {
     })
     .await;
 
-    world.create(&world.banks, "acme", json!({})).await;
+    world.create(&world.banks, "acme", json!({"adoptionPolicy": "Never"})).await;
     let message = world.condition(&world.banks, "acme", "Stalled", "True", "ClaimReleased").await;
     assert!(message.contains(&schema), "{message}");
     world.delete(&world.banks, "acme").await;
@@ -86,5 +89,60 @@ async fn delete_drops_exactly_what_was_made() {
     // The name is free again.
     world.create(&world.banks, "acme", json!({})).await;
     world.ready("acme").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_deleted_takes_its_tenants_along() {
+    let world = World::running().await;
+    world.replica().await;
+    for (name, policy) in [("dropped", "Delete"), ("kept", "Retain")] {
+        world.create(&world.banks, name, json!({"deletionPolicy": policy})).await;
+    }
+    world.create(&world.banks, "never-valid", json!({"databaseClassName": "gold"})).await;
+    world.ready("dropped").await;
+    world.ready("kept").await;
+    world.condition(&world.banks, "never-valid", "Stalled", "True", "ClassNotFound").await;
+    let session = sqlx::PgConnection::connect(&world.secret("kept.database", "DATABASE_URL").await).await.unwrap();
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    namespaces.delete(&world.banks, &DeleteParams::default()).await.unwrap();
+    // The namespace controller looks again only now and then.
+    let started = Instant::now();
+    while let Some(left) = namespaces.get_opt(&world.banks).await.unwrap() {
+        assert!(started.elapsed() < Duration::from_mins(3), "{left:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(session);
+    let claims = world.query("SELECT name || ' ' || state FROM finaiflow_system.claims ORDER BY name").await;
+    assert_eq!(claims, ["dropped dropped", "kept released"]);
+    assert_eq!(world.roles().await.len(), 5);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn without_its_database_a_tenant_stays_and_says_so_until_it_is_back() {
+    let world = World::running().await;
+    world.replica().await;
+    world.create(&world.banks, "acme", json!({"deletionPolicy": "Delete"})).await;
+    world.ready("acme").await;
+    let admin = &world.admin;
+    let close = format!(
+        "ALTER ROLE {admin} NOLOGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{admin}'"
+    );
+    world.execute(&close).await;
+    let tenants: Api<finaiflow_crds::Tenant> = world.api(&world.banks);
+    tenants.delete("acme", &DeleteParams::default()).await.unwrap();
+    let message = world.condition(&world.banks, "acme", "Ready", "False", "DatabaseUnavailable").await;
+    assert!(message.starts_with("the deletion waits for server primary: "), "{message}");
+    assert!(message.contains("remove its finalizer finaiflow.io/tenant"), "{message}");
+    assert!(world.tenant("acme").await.metadata.finalizers.is_some());
+
+    world.execute(&format!("ALTER ROLE {admin} LOGIN")).await;
+    eventually("acme is gone", async || match tenants.get_opt("acme").await {
+        Ok(None) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert_eq!(world.query("SELECT state FROM finaiflow_system.claims").await, ["dropped"]);
     world.end().await;
 }

@@ -20,8 +20,8 @@ use kube::{Resource, ResourceExt};
 
 use super::dereference::{Children, FailedJob};
 use super::hosts::Hosts;
-use super::validate::Valid;
-use crate::catalog::{Credential, Limits, NewClaim, Observed, TenantNames, Verification};
+use super::validate::{ClaimPlan, Valid};
+use crate::catalog::{Credential, Limits, Observed, TenantNames, Verification};
 use crate::config::{Config, Server};
 use crate::error::Result;
 use crate::random::Random;
@@ -40,8 +40,8 @@ pub struct Prepared {
     pub server: Server,
     /// Its names in PostgreSQL.
     pub names: TenantNames,
-    /// The claim to record, if it is new.
-    pub claim: Option<NewClaim>,
+    /// What to do about its claim.
+    pub claim: ClaimPlan,
     /// What it may use of the server.
     pub limits: Limits,
     /// Its Secrets, in the order in which they are made.

@@ -56,7 +56,8 @@ impl Cluster {
                 let message =
                     if code == 403 { "secrets is forbidden: User \"x\" cannot get resource \"secrets\"" } else { "no" };
                 let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                    "message": message, "reason": reason, "code": code});
+                    "message": message, "reason": reason, "code": code,
+                    "details": {"name": parts.uri.path().rsplit('/').next()}});
                 (code, status)
             }
         };
@@ -166,10 +167,10 @@ impl State {
         if let Some(object) = self.objects.get(path) {
             return Ok(object.clone());
         }
-        if path.ends_with("/jobs") {
+        if path.ends_with("/jobs") || path.ends_with("/secrets") {
             let of_kind = |(key, _): &(&String, &Value)| key.starts_with(path);
             let items: Vec<_> = self.objects.iter().filter(of_kind).map(|(_, object)| object.clone()).collect();
-            return Ok(json!({"apiVersion": "batch/v1", "kind": "JobList", "metadata": {}, "items": items}));
+            return Ok(json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items}));
         }
         Err((404, "NotFound"))
     }

@@ -59,7 +59,8 @@ async fn a_schema_belongs_to_one_claim() {
 
 #[tokio::test]
 async fn a_retained_bank_waits_for_a_person() {
-    let world = refused(json!({}), vec![claim("banks", "acme", "t_acme", ClaimState::Released)], "ClaimReleased").await;
+    let spec = json!({"adoptionPolicy": "Never"});
+    let world = refused(spec, vec![claim("banks", "acme", "t_acme", ClaimState::Released)], "ClaimReleased").await;
     let message = world.message("acme", "Ready");
     assert!(message.contains("schema t_acme") && message.contains("claim 0000000000000001"), "{message}");
     assert_eq!(world.catalog.state.lock().unwrap().writes, 0);

@@ -1,11 +1,13 @@
 //! Visits from end to end, with PostgreSQL and Kubernetes in memory.
 
+mod adoption;
 mod api;
 mod conflicts;
 mod crashes;
 mod deletion;
 mod drift;
 mod first;
+mod sweep;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -124,6 +126,12 @@ impl World {
             "spec": {"renewTime": "2027-01-15T08:00:00.000000Z", "leaseDurationSeconds": 15},
         });
         self.leases.apply_watcher_event(&Event::Apply(serde_json::from_value(lease).unwrap()));
+    }
+
+    /// A watch that has just begun.
+    fn forget_tenants(&mut self) {
+        self.tenants.apply_watcher_event(&Event::Init);
+        self.tenants.apply_watcher_event(&Event::InitDone);
     }
 
     fn no_replica(&mut self) {
