@@ -1,6 +1,6 @@
 //! Deleting keeps what shall be kept, drops what was created, and never what was not.
 
-use finaiflow_e2e::{BANKS, Tenant, apply, get, kubectl, psql, unique};
+use finaiflow_e2e::{BANKS, Tenant, apply, get, kubectl, psql, try_kubectl, unique};
 use serde_json::json;
 
 #[test]
@@ -23,6 +23,38 @@ fn retain_keeps_schema_data_and_keys() {
         get(BANKS, "secret", &name).map_or(Ok(()), |_| Err(format!("{name} still exists")))
     });
     tenant.api().get("/api/v1/auth/profile").expect_problem(404, "tenant-not-found");
+}
+
+#[test]
+fn a_retained_bank_is_back_when_its_tenant_is() {
+    let spec = json!({"deletionPolicy": "Retain"});
+    let tenant = Tenant::ready("phoenix", &spec);
+    let user = tenant.api().new_user();
+    let account = user.open_account("EUR");
+    user.deposit(&account, 4_200, "EUR");
+    let (schema, claim) = (tenant.schema(), tenant.object()["status"]["claimID"].clone());
+
+    tenant.delete();
+    let _ = apply(&Tenant::manifest(&tenant.name, &spec)).unwrap();
+    let _ = tenant.wait("Ready", "True");
+    assert_eq!((tenant.schema(), &tenant.object()["status"]["claimID"]), (schema, &claim));
+    // The same user, by the token that the same keys signed before, on the same account.
+    assert_eq!(user.balance(&account), 4_200);
+    user.deposit(&account, 1, "EUR");
+    assert_eq!(user.balance(&account), 4_201);
+
+    // The bank is gone for good only when somebody says so, and is not protected.
+    let patch = |spec: serde_json::Value| {
+        let patch = json!({"spec": spec}).to_string();
+        let _ = kubectl(&["-n", BANKS, "patch", "tenant", &tenant.name, "--type=merge", "-p", &patch]);
+    };
+    patch(json!({"deletionPolicy": "Delete", "deletionProtection": true}));
+    let refused = try_kubectl(&["-n", BANKS, "delete", "tenant", &tenant.name]).unwrap_err();
+    assert!(refused.contains("is protected from deletion; to lift that: kubectl -n banks patch tenant"), "{refused}");
+    patch(json!({"deletionProtection": false}));
+    tenant.delete();
+    let claim = claim.as_str().unwrap();
+    assert_eq!(psql(&format!("select state from finaiflow_system.claims where claim_id = '{claim}'")), "dropped");
 }
 
 #[test]
