@@ -110,10 +110,12 @@ async fn holder<'a, C: Catalog>(ctx: &'a Context<C>, tenant: &Tenant) -> Result<
         adopted.map_err(|error| Error::refused(Reason::AdoptionRefused, format!("spec.adoptClaim: {error}")))?;
     let found = claims(ctx, tenant, adopted).await?;
     let holder = holder::find(tenant, &ctx.installation, &ctx.config, &found).map_err(Error::Refused)?;
-    match (&holder, status_claim(tenant)) {
-        (None, Some(lost)) => return Err(claim_lost(lost)),
-        (Some((_, Holder::Adopts(_))), _) if adopted.is_some() => check_guard(&ctx.client).await?,
-        _ => {}
+    let is_held = |known: &str| holder.as_ref().is_some_and(|(_, holder)| holder.claim().claim_id.to_string() == known);
+    if let Some(lost) = status_claim(tenant).filter(|known| !is_held(known)) {
+        return Err(claim_lost(lost));
+    }
+    if adopted.is_some() && matches!(holder, Some((_, Holder::Adopts(_)))) {
+        check_guard(&ctx.client).await?;
     }
     Ok(holder)
 }

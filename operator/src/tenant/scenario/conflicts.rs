@@ -136,6 +136,14 @@ async fn a_replaced_database_is_not_filled_with_an_empty_bank() {
 }
 
 #[tokio::test]
+async fn a_database_of_earlier_days_does_not_give_another_bank_for_the_one_it_lost() {
+    let mut world = World::ready(json!({})).await;
+    world.catalog.state.lock().unwrap().claims = vec![claim("banks", "acme", "t_acme", ClaimState::Released)];
+    assert_eq!(world.visit("acme").await.unwrap_err().reason(), Reason::ClaimLost);
+    assert_eq!(world.catalog.state.lock().unwrap().claims[0].state, ClaimState::Released);
+}
+
+#[tokio::test]
 async fn a_namespace_without_rights_is_told_what_to_do() {
     let mut world = World::new();
     world.ctx.config.tenant_namespaces.clear();
