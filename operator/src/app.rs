@@ -33,6 +33,8 @@ use crate::tenant::controller::{self, Operator};
 
 /// Visits under way get this long after a signal; the pod's grace period must be longer.
 const DRAIN: Duration = Duration::from_secs(25);
+/// A connection on which a request is not answered is given up after this time; watches end by themselves before.
+const SILENCE: Duration = Duration::from_mins(1);
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 
 /// Turns Tenants into schemas, roles, keys, Secrets, access and jobs.
@@ -94,7 +96,7 @@ pub enum Error {
 pub async fn run(arguments: Arguments) -> Result<(), Error> {
     logs::init(&arguments.log)?;
     let config = Config::load(&arguments.config)?;
-    let client = Client::try_default().await?;
+    let client = cluster().await?;
     let installation = installation(&client).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), installation, "starting");
 
@@ -200,6 +202,14 @@ async fn keep_count(operator: &Operator<Live>, synced: &Gate) -> Infallible {
         ticks.tick().await;
         operator.observer.count(ctx.tenants.state().iter().map(Arc::as_ref));
     }
+}
+
+/// The cluster this runs in, or that of the kubeconfig.
+async fn cluster() -> Result<Client, kube::Error> {
+    let mut config = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
+    Client::try_from(config)
 }
 
 /// Which cluster this is: the UID of a namespace that every cluster has and nobody can recreate.

@@ -36,6 +36,9 @@ use crate::story::Story;
 const CONCURRENCY: u16 = 16;
 const VISIT_LIMIT: Duration = Duration::from_mins(1);
 const PAGE: u32 = 500;
+/// In seconds. A watch that has said nothing for that long, and then does not end, is begun anew: its connection may
+/// be lost without a sign.
+const WATCH: u32 = 45;
 
 /// What decides about visits.
 pub struct Operator<C> {
@@ -71,10 +74,14 @@ pub fn prune(tenant: &mut Tenant) {
     }
 }
 
+fn watching() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE).timeout(WATCH)
+}
+
 /// The Tenants, each time something in them asks for a visit. Writing a status does not; deletion does.
 pub fn tenants(client: &Client, writer: Writer<Tenant>) -> impl Stream<Item = watcher::Result<Tenant>> + Send + use<> {
     let asks = predicates::generation.combine(predicates::finalizers).combine(predicates::annotations);
-    watcher(Api::<Tenant>::all(client.clone()), watcher::Config::default().page_size(PAGE))
+    watcher(Api::<Tenant>::all(client.clone()), watching())
         .default_backoff()
         .modify(prune)
         .reflect(writer)
@@ -92,7 +99,7 @@ pub fn leases(
 ) -> Triggers {
     let api: Api<Lease> = Api::namespaced(client.clone(), &config.api_server.namespace);
     let store = writer.as_reader();
-    watcher(api, watcher::Config::default().labels(&format!("{LABEL_COMPONENT}={API_SERVER}")))
+    watcher(api, watching().labels(&format!("{LABEL_COMPONENT}={API_SERVER}")))
         .default_backoff()
         .reflect(writer)
         .touched_objects()
@@ -150,7 +157,7 @@ where
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
     let labels = format!("{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_TENANT}");
     let namespace = namespace.to_owned();
-    watcher(api, watcher::Config::default().labels(&labels).page_size(PAGE))
+    watcher(api, watching().labels(&labels))
         .default_backoff()
         .touched_objects()
         // Secrets have no generation, and a deletion is a new version.
