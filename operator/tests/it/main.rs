@@ -1,11 +1,17 @@
 //! The operator's program on a real PostgreSQL and a real API server, with exactly the rights that are shipped.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "a test that fails shows how it came to that")]
 
 mod adoption;
+mod between;
 mod conflicts;
+mod crash_points;
 mod deletion;
 mod drift;
+mod faults;
+mod lane;
 mod leadership;
 mod lifecycle;
 mod story;
+mod truth;
 mod world;

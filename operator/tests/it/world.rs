@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use finaiflow_crds::{Tenant, names};
+use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
@@ -22,24 +23,32 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::RwLock;
 
-/// One operator at a time: each looks at every Tenant of the cluster.
-static ONE: Mutex<()> = Mutex::const_new(());
+use crate::between::Between;
+
+/// One operator at a time, as each looks at every Tenant of the cluster; or several that are kept apart by proxies.
+static CLUSTER: RwLock<()> = RwLock::const_new(());
 
 const SHIPPED: &str = include_str!("../../../config/base/finaiflow.yaml");
 const CRD: &str = include_str!("../../../config/crd/tenants.finaiflow.io.yaml");
+
+/// A guard of [`CLUSTER`].
+type Share = Arc<dyn Send + Sync>;
 
 pub struct World {
     pub client: Client,
     pub system: String,
     pub banks: String,
     pub admin: String,
-    database: String,
+    pub database: String,
     server: PgConnectOptions,
+    /// Where the operator finds PostgreSQL; its tenants find it at `server`.
+    admin_endpoint: (String, u16),
+    log_filter: &'static str,
     directory: PathBuf,
     operator: Option<Child>,
-    _alone: MutexGuard<'static, ()>,
+    _share: Share,
 }
 
 fn environment(name: &str) -> String {
@@ -53,13 +62,13 @@ pub fn unique() -> String {
     data_encoding::HEXLOWER.encode(&bytes)
 }
 
-/// Asks again until there is an answer or 30 seconds have passed.
+/// Asks again until there is an answer or a minute has passed.
 pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
         match ask().await {
             Ok(answer) => return answer,
-            Err(why) => assert!(started.elapsed() < Duration::from_secs(30), "{what}: {why}"),
+            Err(why) => assert!(started.elapsed() < Duration::from_mins(1), "{what}: {why}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -68,7 +77,36 @@ pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Result<T, String>)
 impl World {
     /// Everything but a running operator.
     pub async fn new() -> Self {
-        let alone = ONE.lock().await;
+        Self::make(Arc::new(CLUSTER.write().await)).await
+    }
+
+    /// Several, each with proxies between the operator and its neighbours. Of Tenants each sees only those of its own
+    /// banks, so that all can be at a time.
+    pub async fn apart(count: usize) -> Vec<(Self, Arc<Between>)> {
+        let share: Share = Arc::new(CLUSTER.read().await);
+        join_all((0..count).map(|_| Self::make_apart(Arc::clone(&share)))).await
+    }
+
+    async fn make_apart(share: Share) -> (Self, Arc<Between>) {
+        let mut world = Self::make(share).await;
+        // Only what `visits` looks for: many processes start here.
+        world.log_filter = "info,finaiflow_operator=debug";
+        world.bind_tenant_namespace(&world.banks).await;
+        let path = world.directory.join("kubeconfig");
+        let kubeconfig = Kubeconfig::read_from(&path).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let client = Client::try_from(config).unwrap();
+        let between = Between::start(client, &world.banks, world.admin_endpoint.clone()).await;
+        world.admin_endpoint = (between.postgres.ip().to_string(), between.postgres.port());
+        let mut kubeconfig: Value = serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        for named in kubeconfig["clusters"].as_array_mut().unwrap() {
+            named["cluster"] = json!({"server": format!("http://{}", between.api)});
+        }
+        std::fs::write(path, serde_yaml::to_string(&kubeconfig).unwrap()).unwrap();
+        (world, between)
+    }
+
+    async fn make(share: Share) -> Self {
         let kubeconfig = Kubeconfig::read_from(environment("FINAIFLOW_TEST_KUBECONFIG")).unwrap();
         let options = KubeConfigOptions::default();
         let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options).await.unwrap();
@@ -81,10 +119,12 @@ impl World {
             banks: format!("it-{id}-banks"),
             admin: format!("it_{id}_admin"),
             database: format!("it_{id}"),
+            admin_endpoint: (server.get_host().to_owned(), server.get_port()),
             server,
+            log_filter: "debug,hyper_util=info,h2=info,rustls=info,tower=info,sqlx=info",
             directory: std::env::temp_dir().join(format!("finaiflow-it-{id}")),
             operator: None,
-            _alone: alone,
+            _share: share,
         };
         world.make_cluster_parts().await;
         world.make_database().await;
@@ -193,9 +233,10 @@ impl World {
 
     /// The operator's configuration.
     pub fn config(&self, tenant_namespaces: &[&str]) -> String {
-        let (host, port) = (self.server.get_host(), self.server.get_port());
-        let endpoint = json!({"host": host, "port": port, "database": self.database, "sslMode": "disable"});
-        let server = json!({"name": "primary", "capacity": 100, "adminEndpoint": endpoint, "tenantEndpoint": endpoint,
+        let endpoint = |host: &str, port: u16| json!({"host": host, "port": port, "database": self.database, "sslMode": "disable"});
+        let admin = endpoint(&self.admin_endpoint.0, self.admin_endpoint.1);
+        let tenant = endpoint(self.server.get_host(), self.server.get_port());
+        let server = json!({"name": "primary", "capacity": 1000, "adminEndpoint": admin, "tenantEndpoint": tenant,
             "adminSecretName": "admin"});
         serde_yaml::to_string(&json!({
             "databaseClasses": [{"name": "default", "servers": [server]}],
@@ -233,7 +274,7 @@ impl World {
             .args(["--pod-name", pod, "--namespace", &self.system])
             .args(["--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0"])
             .env("KUBECONFIG", self.directory.join("kubeconfig"))
-            .env("RUST_LOG", "debug,hyper_util=info,h2=info,rustls=info,tower=info,sqlx=info")
+            .env("RUST_LOG", self.log_filter)
             .stdout(Stdio::from(log.try_clone().unwrap()))
             .stderr(Stdio::from(log))
             .spawn()
@@ -252,6 +293,30 @@ impl World {
         operator.wait().unwrap();
     }
 
+    /// As a process that was killed leaves it, but for its Lease, which nobody waits for.
+    pub async fn start_again(&mut self) {
+        let leases: Api<Lease> = self.api(&self.system);
+        let _ = leases.delete("finaiflow-operator", &DeleteParams::default()).await;
+        self.operator = Some(self.spawn());
+    }
+
+    /// Forgets what was logged.
+    pub fn clear_log(&self) {
+        std::fs::write(self.directory.join("log"), "").unwrap();
+    }
+
+    /// How often the log says that a visit of a Tenant ended well.
+    pub fn visits(&self, name: &str) -> usize {
+        let name = format!("\"name\":\"{name}\"");
+        self.log().lines().filter(|line| line.contains("\"visited\"") && line.contains(&name)).count()
+    }
+
+    /// The id of the operator's process, if it has not ended.
+    pub fn process(&mut self) -> Option<u32> {
+        let operator = self.operator.as_mut()?;
+        operator.try_wait().unwrap().is_none().then(|| operator.id())
+    }
+
     /// The running operator, no longer stopped with this world.
     pub fn take_operator(&mut self) -> Child {
         self.operator.take().unwrap()
@@ -262,6 +327,16 @@ impl World {
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Asks for a visit, and waits until one has ended well.
+    pub async fn visit(&self, name: &str) {
+        let before = self.visits(name);
+        let annotation = json!({"metadata": {"annotations": {"it": unique()}}});
+        let api: Api<Tenant> = self.api(&self.banks);
+        api.patch(name, &PatchParams::default(), &Patch::Merge(annotation)).await.unwrap();
+        let visited = async || if self.visits(name) > before { Ok(()) } else { Err(self.log()) };
+        eventually(&format!("a visit of {name}"), visited).await;
     }
 
     async fn put<K>(&self, api: &Api<K>, object: &K)
@@ -289,10 +364,15 @@ impl World {
 
     /// Plays an API server replica that has applied everything.
     pub async fn replica(&self) {
+        self.replica_applied(u64::MAX).await;
+    }
+
+    /// Plays an API server replica that has applied everything up to a version.
+    pub async fn replica_applied(&self, version: u64) {
         let lease = json!({
             "metadata": {"name": "finaiflow-api-0",
                 "labels": {names::LABEL_COMPONENT: names::API_SERVER},
-                "annotations": {names::ANNOTATION_APPLIED: u64::MAX.to_string(), names::ANNOTATION_FAILURES: "{}"}},
+                "annotations": {names::ANNOTATION_APPLIED: version.to_string(), names::ANNOTATION_FAILURES: "{}"}},
             "spec": {"holderIdentity": "it", "renewTime": "2100-01-01T00:00:00.000000Z", "leaseDurationSeconds": 15},
         });
         self.put::<Lease>(&self.api(&self.system), &object(&lease)).await;
