@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use finaiflow_schema::names::Login;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -41,6 +42,7 @@ async fn whatever_happens_to_replicas_each_acknowledged_movement_is_booked_once(
     let (first, second, third) = tokio::join!(fleet.add(), fleet.add(), fleet.add());
     let load = Load::start(&fleet, &bank, 12, true).await;
     load.go_on(100).await;
+    assert!(bank.connections(Login::AppA).await <= 18, "20 less a reserve: nobody takes another's part");
 
     drop(first); // as kill -9 does
     load.go_on(100).await;

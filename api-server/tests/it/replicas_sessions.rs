@@ -1,15 +1,16 @@
 //! Sessions that several replicas serve at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use serde_json::json;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::fleet::{Answer, Client, Connection, Fleet, Load, Request, User, log_in};
-use crate::tenants_bank::Bank;
+use crate::tenants_bank::{Bank, eventually};
 
 /// How long a revocation may go unnoticed.
 const NOTICED: Duration = Duration::from_secs(1);
@@ -69,18 +70,29 @@ async fn a_refresh_token_has_one_successor_wherever_it_is_exchanged() {
     bank.drop().await;
 }
 
-/// Uses a session at one replica without a pause, and notes when requests were sent that were still answered.
-async fn watch(port: u16, user: User, stop: Arc<AtomicBool>) -> Vec<Instant> {
-    let mut connection = Connection::open(port).await.unwrap();
-    let mut answered = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        let sent = Instant::now();
-        match connection.send(&user.profile()).await.unwrap().status {
-            200 => answered.push(sent),
-            status => assert_eq!(status, 401),
-        }
+/// A session in use at one replica without a pause.
+struct Watch {
+    /// When the last request was sent that was let in.
+    admitted: Arc<Mutex<Option<Instant>>>,
+    task: JoinHandle<()>,
+}
+
+impl Watch {
+    fn start(port: u16, user: User, stop: Arc<AtomicBool>) -> Self {
+        let admitted = Arc::new(Mutex::new(None));
+        let noted = Arc::clone(&admitted);
+        let task = tokio::spawn(async move {
+            let mut connection = Connection::open(port).await.unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                let sent = Instant::now();
+                match connection.send(&user.profile()).await.unwrap().status {
+                    200 => *noted.lock().unwrap() = Some(sent),
+                    status => assert!(status == 401 || status == 503, "{status}"),
+                }
+            }
+        });
+        Self { admitted, task }
     }
-    answered
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,8 +116,11 @@ async fn a_revoked_session_is_refused_by_every_replica_within_a_second() {
     sessions.push(client.sign_up(&bank.name, "eve").await);
 
     let stop = Arc::new(AtomicBool::new(false));
-    let watching = |session: &User| ports.map(|port| tokio::spawn(watch(port, session.clone(), Arc::clone(&stop))));
-    let watching: Vec<_> = sessions.iter().map(watching).collect();
+    let watch = |session: &User| ports.map(|port| Watch::start(port, session.clone(), Arc::clone(&stop)));
+    let watches: Vec<_> = sessions.iter().map(watch).collect();
+    let used =
+        || async { watches.iter().flatten().all(|watch| watch.admitted.lock().unwrap().is_some()).then_some(()) };
+    eventually("every session is in use", used).await;
     load.go_on(50).await;
     let mut told = Vec::new();
     for (number, session) in sessions.iter().enumerate() {
@@ -121,11 +136,11 @@ async fn a_revoked_session_is_refused_by_every_replica_within_a_second() {
     }
     sleep(2 * NOTICED).await;
     stop.store(true, Ordering::Relaxed);
-    for (number, (told, watching)) in told.into_iter().zip(watching).enumerate() {
-        for answered in join_all(watching).await {
-            let answered = answered.unwrap();
-            let last = answered.last().expect("it was in use").saturating_duration_since(told);
-            assert!(answered.first().unwrap() < &told && last < NOTICED, "session {number}: {last:?} later");
+    for (number, (told, watches)) in told.into_iter().zip(watches).enumerate() {
+        for watch in watches {
+            watch.task.await.unwrap();
+            let last = watch.admitted.lock().unwrap().unwrap().saturating_duration_since(told);
+            assert!(last < NOTICED, "session {number}: {last:?} later");
         }
     }
     for user in &sessions {
