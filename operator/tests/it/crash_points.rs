@@ -82,7 +82,7 @@ async fn killed_while_it_takes_over_a_database_it_converges() {
     let before = epochs(&lane);
     killed_at_write(&mut lane, TAKES_OVER, 0).await;
     assert_eq!(epochs(&lane), before + 2);
-    lane.world.start_again().await;
+    lane.world.start_again();
     lane.settled(Step::Create, BYSTANDER).await;
     lane.nothing_is_written(&[BYSTANDER]).await;
     // One of them was not let through.
@@ -95,7 +95,7 @@ async fn killed_at_write(lane: &mut Lane, about: &str, nth: usize) {
     for side in [Side::Before, Side::After] {
         let point = Point { wire: Wire::Postgres, kind: Some(Kind::Write), about: about.to_owned(), nth, side };
         lane.between.arm(point, Fault::Hold);
-        lane.world.start_again().await;
+        lane.world.start_again();
         lane.between.holds().await;
         lane.world.kill();
         lane.between.release();

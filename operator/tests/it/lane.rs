@@ -137,7 +137,7 @@ impl Lane {
 
     async fn start_again(&mut self) {
         self.world.clear_log();
-        self.world.start_again().await;
+        self.world.start_again();
         eventually("the bystander is visited", async || {
             if self.world.visits(BYSTANDER) > 0 { Ok(()) } else { Err(self.world.log()) }
         })
