@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# images.sh base                     what the cluster needs beside our programs, into the cache: pause.tar postgres.tar base.layer
+# images.sh base                     what the cluster needs beside our programs, into the cache: pause.tar postgres.tar redis.tar base.layer
 # images.sh program NAME:TAG FILE DIR  the base with FILE as /usr/local/bin/NAME, its entry point: DIR/NAME.tar
 #
 # Images without a registry or a container engine: a layer is a tar of files from named Debian packages, an image an
@@ -13,6 +13,8 @@ POSTGRES=(postgresql-15 postgresql-client-15 libpq5 libssl3 libreadline8 libtinf
   libxslt1.1 libpam0g libaudit1 libcap-ng0 libuuid1 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblzma5 libstdc++6 zlib1g
   liblz4-1 libzstd1 libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0 libcom-err2 libkeyutils1 libldap-2.5-0
   libsasl2-2 libgnutls30 libp11-kit0 libidn2-0 libunistring2 libtasn1-6 libhogweed6 libnettle8 libffi8)
+REDIS=(redis-server redis-tools libatomic1 libhiredis0.14 libjemalloc2 liblua5.1-0 lua-bitop lua-cjson liblzf1 libssl3 libsystemd0 libcap2
+  libgcrypt20 libgpg-error0 liblzma5 liblz4-1 libzstd1 libstdc++6)
 
 layer() { tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C "$1" -cf "$2" .; }
 
@@ -94,6 +96,13 @@ base() {
   layer "$d/postgres" "$d/postgres.layer"
   archive "$OUT/postgres.tar" postgres:dev \
     '{"User": "999:999", "Env": ["PATH=/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin:/bin"]}' "$d/postgres.layer"
+
+  unpack "$d/redis" "${RUNTIME[@]}" "${SHELL_TOOLS[@]}" "${REDIS[@]}"
+  users "$d/redis" nonroot 65532
+  ln -sf dash "$d/redis/usr/bin/sh"
+  complete "$d/redis"
+  layer "$d/redis" "$d/redis.layer"
+  archive "$OUT/redis.tar" redis:dev '{"User": "65532:65532", "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]}' "$d/redis.layer"
 
   layer "$d/base" "$OUT/base.layer" # last: its being there says that all of it is
   rm -rf "$d"

@@ -29,28 +29,10 @@ log() { echo "$(date +%T.%2N) $*"; }
 # The kubelet and containerd make UNIX sockets under the state directory, and their names end at 107 characters.
 [ ${#S} -le 70 ] || { echo "the state directory's name is too long (70 characters at most): $S" >&2; exit 1; }
 
-# --- processes -------------------------------------------------------------------------------
-# A pid file holds "PID STARTTIME": a pid that was taken over by another process after an unclean
-# death has another start time, so it is never mistaken for ours.
-# A zombie (PID 1 of a small VM may reap late) counts as dead.
-start_of() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" {print $20}'; }
-alive() { local p s; [ -f "$S/run/$1.pid" ] && read -r p s <"$S/run/$1.pid" && [ -n "$s" ] && [ "$(start_of "$p")" = "$s" ]; }
-pid() { local p s; read -r p s <"$S/run/$1.pid"; echo "$p"; }
-spawn() { # NAME CMD...
-  local n=$1; shift
-  alive "$n" && return 0
-  setsid "$@" </dev/null >>"$S/log/$n.log" 2>&1 &
-  local p=$!; echo "$p $(start_of $p)" >"$S/run/$n.pid"; disown
-}
-stop() { # NAME [SIGNAL]
-  local n=$1
-  if alive "$n"; then
-    kill "-${2:-TERM}" "$(pid "$n")" 2>/dev/null || true
-    for _ in $(seq 100); do alive "$n" || break; sleep 0.05; done
-    if alive "$n"; then kill -KILL "$(pid "$n")" 2>/dev/null || true; sleep 0.1; fi
-  fi
-  rm -f "$S/run/$n.pid"
-}
+. "$(dirname "$0")/processes.sh"
+CGROUPS=/sys/fs/cgroup
+. "$(dirname "$0")/cgroups.sh"
+
 wait_for() { # SECONDS PROCESS WHAT CMD...
   local t=$(($1 * 10)) n=$2 w=$3; shift 3
   until "$@" >/dev/null 2>&1; do
@@ -147,17 +129,6 @@ control_plane() {
 }
 
 # --- node ------------------------------------------------------------------------------------
-cgroups() { # the v1 controllers, or the one v2 mount
-  if [ -f /sys/fs/cgroup/cgroup.controllers ]; then echo /sys/fs/cgroup
-  else for c in /sys/fs/cgroup/*/; do [ -f "$c/cgroup.procs" ] && ! [ -L "${c%/}" ] && echo "${c%/}"; done; fi
-}
-delegate() { # MOUNT GROUP: in v2 a controller reaches a child only where the parent says so
-  [ -f "$1/cgroup.controllers" ] || return 0
-  local g c
-  for c in $(<"$1/cgroup.controllers"); do
-    for g in "$1" "$1/$2"; do echo "+$c" >"$g/cgroup.subtree_control" || echo "cgroup controller $c is not to be had in $g" >&2; done
-  done
-}
 node_files() {
   local e=$S/etc; mkdir -p "$e/cni" "$S/volumes" "$S/kubelet" "$S/containerd" "$S/pods-log"
   for n in node proxy coredns local-path; do kubeconfig "$e/$n.kubeconfig" $n; done
@@ -332,11 +303,7 @@ node_init() { pgrep -P "$(pid node)" 2>/dev/null | head -1; } # the init, as the
 node() {
   if ! alive node; then
     node_clean
-    for c in $(cgroups); do mkdir -p "$c/$NAME$I"; delegate "$c" "$NAME$I"; done
-    # cpuset is not inherited in v1: an empty one takes no task
-    if [ -d "/sys/fs/cgroup/cpuset/$NAME$I" ]; then
-      for f in cpuset.cpus cpuset.mems; do cat "/sys/fs/cgroup/cpuset/$f" >"/sys/fs/cgroup/cpuset/$NAME$I/$f"; done
-    fi
+    cgroup_make "$NAME$I"
     link
     stale
     spawn node unshare --mount --pid --net --uts --ipc --fork --kill-child --mount-proc --propagation private bash "$S/etc/init.sh"
@@ -378,15 +345,7 @@ stop_node() {
 node_clean() { # what a node leaves outside its namespaces: the link, cgroups, (nothing else)
   ip link del "$IF" 2>/dev/null || true
   ip link del "${IF}n" 2>/dev/null || true
-  # All controllers at once. Tasks that are still dying keep theirs busy for a moment, so try again.
-  local c pids=()
-  for c in $(cgroups); do
-    ( for _ in $(seq 25); do
-        [ -d "$c/$NAME$I" ] || exit 0
-        find "$c/$NAME$I" -depth -type d -exec rmdir {} + 2>/dev/null; sleep 0.1
-      done; [ ! -d "$c/$NAME$I" ] || echo "left: $c/$NAME$I" ) & pids+=($!)
-  done
-  [ ${#pids[@]} -eq 0 ] || wait "${pids[@]}" || true
+  cgroup_remove "$NAME$I"
 }
 
 # --- commands --------------------------------------------------------------------------------
@@ -422,9 +381,8 @@ helm) shift; KUBECONFIG=$S/admin.kubeconfig "$B" helm "$@" ;;
 enter) shift; nsenter -t "$(node_init)" -a "$@" ;;
 status)
   rc=0
-  rss() { awk '/VmRSS/{print int($2/1024)" MiB"}' "/proc/$1/status"; }
   for n in etcd kube-apiserver kube-controller-manager $([ -n "$LIGHT" ] || echo kube-scheduler node); do
-    if alive "$n"; then echo "$n up pid $(pid "$n") rss $(rss "$(pid "$n")")"; else echo "$n down"; rc=3; fi
+    state_of "$n" || rc=3
   done
   if [ -z "$LIGHT" ] && alive node; then
     for q in $(pgrep -P "$(pgrep -P "$(node_init)" -d,)"); do

@@ -13,19 +13,14 @@ chmod 711 "$T"
 PORTS=$(free_ports 7)
 PGPORT=$((PORTS + 6))
 export LC_BIN LC_LIGHT=1 LC_STATE=$T/lc LC_PORT=$PORTS
-pg() { # PROGRAM ARGS...: PostgreSQL refuses to run as root
-  local as=() program=/usr/lib/postgresql/15/bin/$1
-  shift
-  [ "$(id -u)" != 0 ] || as=(runuser -u postgres --)
-  (cd / && "${as[@]}" "$program" "$@")
-}
+. "$HERE/postgres.sh"
 
 # shellcheck disable=SC2317 # called by the trap
 finish() {
   trap - EXIT
   [ -z "${command:-}" ] || kill -- "-$command" 2>/dev/null || true
   wait || true
-  [ ! -f "$T/pg/postmaster.pid" ] || pg pg_ctl -D "$T/pg" -m immediate -w stop >/dev/null || true
+  pg_stop "$T/pg" immediate || true
   "$HERE/lc.sh" purge >/dev/null || true
   rm -rf "$T"
 }
@@ -35,12 +30,11 @@ trap 'exit 143' TERM HUP
 
 database() {
   mkdir "$T/pg"
-  [ "$(id -u)" != 0 ] || chown postgres: "$T/pg"
+  pg_own "$T/pg"
   pg initdb -D "$T/pg" --username=postgres --encoding=UTF8 --locale=C --auth=trust --no-sync
   printf '%s\n' 'local all all trust' 'host all postgres 127.0.0.1/32 trust' 'host all all 127.0.0.1/32 scram-sha-256' >"$T/pg/pg_hba.conf"
   # Nothing here outlives a crash, so nothing waits for the disk.
-  pg pg_ctl -D "$T/pg" -l "$T/pg/log" -w start -o "-p $PGPORT -k $T/pg -c listen_addresses=127.0.0.1 -c max_connections=300 \
-    -c fsync=off -c full_page_writes=off"
+  pg_start "$T/pg" "$PGPORT" "-c max_connections=300 -c fsync=off -c full_page_writes=off"
 }
 step "starting PostgreSQL 15 and a Kubernetes API server for the tests"
 database >"$T/database.log" 2>&1 &

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # prereqs.sh [story]: installs what is missing from Debian's packages (as root), names the command for the rest; with
 # `story` what the story's tests need, too.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/machine.sh"
+machine
 
 # A command or file, and the package that has it: asked for by file, so that another vendor's containerd is fine too.
-wanted=(
+wanted=(curl:curl jq:jq openssl:openssl unshare:util-linux pgrep:procps ss:iproute2 /etc/ssl/certs/ca-certificates.crt:ca-certificates)
+prebuilt || wanted+=(
   gcc:gcc /usr/include/stdio.h:libc6-dev ld:binutils strip:binutils objdump:binutils make:make git:git
-  curl:curl jq:jq openssl:openssl /etc/ssl/certs/ca-certificates.crt:ca-certificates
-  unshare:util-linux pgrep:procps ip:iproute2 ss:iproute2 shellcheck:shellcheck
+  shellcheck:shellcheck /usr/lib/postgresql/15/bin/postgres:postgresql-15
+)
+[ "$CLUSTER" != local ] || wanted+=(
   containerd:containerd ctr:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins
-  nft:nftables iptables:iptables conntrack:conntrack
-  /usr/lib/postgresql/15/bin/postgres:postgresql-15
+  ip:iproute2 nft:nftables iptables:iptables conntrack:conntrack
 )
 [ "${1:-}" != story ] || wanted+=(chromium:chromium chromedriver:chromium-driver /usr/lib/python3.11/ensurepip:python3-venv)
 PATH=$PATH:/usr/sbin:/sbin
@@ -40,26 +42,30 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 PATH=$PATH:${HOME:-/root}/.cargo/bin:/usr/local/go/bin
-command -v cargo >/dev/null || die "Rust is missing; install it with: curl -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
-pin=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml")
-if command -v rustup >/dev/null; then
-  # rustup knows the pinned release by its number only. Where it is there as `stable`, that spares the download, and
-  # works on a machine that cannot download.
-  for t in "${RUSTUP_HOME:-$HOME/.rustup}"/toolchains/*-*-*; do
-    pinned=${t%/*}/$pin-${t#"${t%/*}"/*-}
-    [ -e "$pinned" ] || [[ "$("$t/bin/rustc" --version)" != "rustc $pin "* ]] || ln -s "$t" "$pinned"
-  done
-  how=(rustup toolchain install "$pin" --profile minimal -c clippy -c rustfmt)
-  (cd "$ROOT" && cargo --version) >/dev/null 2>&1 || retry "${how[@]}" ||
-    die "Rust $pin is missing; install it with: ${how[*]}"
-else
-  [[ "$(rustc --version)" == "rustc $pin "* ]] || die "Rust $pin is missing; install rustup with: curl -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
-fi
+rust() {
+  local pin how t pinned
+  command -v cargo >/dev/null || die "Rust is missing; install it with: curl -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
+  pin=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml")
+  if command -v rustup >/dev/null; then
+    # rustup knows the pinned release by its number only. Where it is there as `stable`, that spares the download, and
+    # works on a machine that cannot download.
+    for t in "${RUSTUP_HOME:-$HOME/.rustup}"/toolchains/*-*-*; do
+      pinned=${t%/*}/$pin-${t#"${t%/*}"/*-}
+      [ -e "$pinned" ] || [[ "$("$t/bin/rustc" --version)" != "rustc $pin "* ]] || ln -s "$t" "$pinned"
+    done
+    how=(rustup toolchain install "$pin" --profile minimal -c clippy -c rustfmt)
+    (cd "$ROOT" && cargo --version) >/dev/null 2>&1 || retry "${how[@]}" ||
+      die "Rust $pin is missing; install it with: ${how[*]}"
+  else
+    [[ "$(rustc --version)" == "rustc $pin "* ]] || die "Rust $pin is missing; install rustup with: curl -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
+  fi
+}
+prebuilt || rust
 
 # Debian 12's Go is older than go.mod asks for. From 1.21 on, go fetches the version it needs by itself.
 need=$(sed -n 's/^go //p' "$HERE/go.mod")
-have=$(go env GOVERSION 2>/dev/null | sed 's/^go//')
-if [ ! -x "$(binary_path)" ] && [ "$(printf '1.21\n%s\n' "${have:-0}" | sort -V | head -1)" != 1.21 ]; then
+have=$(go env GOVERSION 2>/dev/null | sed 's/^go//') || true
+if ! installed_tools && [ ! -x "$(binary_path)" ] && [ "$(printf '1.21\n%s\n' "${have:-0}" | sort -V | head -1)" != 1.21 ]; then
   die "Go $need or newer is missing (found: ${have:-none}); install it with:
   curl -sSfL https://go.dev/dl/go$need.linux-$(dpkg --print-architecture).tar.gz | tar -C /usr/local -xz && export PATH=\$PATH:/usr/local/go/bin"
 fi

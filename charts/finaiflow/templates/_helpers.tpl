@@ -36,8 +36,27 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{- /* What a user says about placement. The argument is {root, values}. */ -}}
+{{- /* Where a component's pods may run. The argument is {root, values, component}. */ -}}
 {{- define "finaiflow.placement" -}}
+{{- $spread := dict "kubernetes.io/hostname" .values.spread.nodes "topology.kubernetes.io/zone" .values.spread.zones }}
+{{- if or .values.spread.nodes .values.spread.zones }}
+topologySpreadConstraints:
+  {{- range $key, $when := $spread }}
+  {{- if $when }}
+  - maxSkew: 1
+    topologyKey: {{ $key }}
+    whenUnsatisfiable: {{ $when }}
+    labelSelector:
+      matchLabels:
+        {{- include "finaiflow.selector" $.component | nindent 8 }}
+    # Pods that an update is about to stop do not count.
+    matchLabelKeys: [pod-template-hash]
+  {{- end }}
+  {{- end }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
