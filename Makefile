@@ -1,5 +1,5 @@
 # The front door. What a target does is in the script it calls; `make help` lists them.
-CLUSTER := e2e/cluster
+SCRIPTS := e2e/cluster
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help up down status env logs check test test-unit test-integration test-story test-chaos test-cluster bench-tenants generate fmt audit prereqs
@@ -8,25 +8,25 @@ help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{gsub(/\$$\$$/, "$$"); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## from a fresh machine to two served banks on a local Kubernetes; again: bring it up to date
-	@$(CLUSTER)/up.sh
+	@$(SCRIPTS)/up.sh
 
 down: ## take the cluster and everything in it away
-	@$(CLUSTER)/cluster.sh down
+	@$(SCRIPTS)/cluster.sh down
 
 status: ## the cluster's processes, pods and tenants
-	@$(CLUSTER)/cluster.sh status
+	@$(SCRIPTS)/cluster.sh status
 
 env: ## shell exports for the cluster: eval "$$(make -s env)"
-	@$(CLUSTER)/cluster.sh env
+	@$(SCRIPTS)/cluster.sh env
 
 logs: ## the last lines of PostgreSQL, operator and API server (TAIL=200)
-	@$(CLUSTER)/cluster.sh logs
+	@$(SCRIPTS)/cluster.sh logs
 
 prereqs: ## install what is missing from Debian's packages, or name the command
-	@$(CLUSTER)/prereqs.sh
+	@$(SCRIPTS)/prereqs.sh
 
 check: prereqs ## formatting, lints, unit tests, generated files, charts: the gate for every commit
-	@$(CLUSTER)/check.sh
+	@$(SCRIPTS)/check.sh
 
 test: test-unit test-integration test-cluster ## all tests: the gate for landing
 
@@ -34,19 +34,19 @@ test-unit: ## needs nothing but cargo
 	@cargo test --locked --workspace --lib --bins
 
 test-integration: prereqs ## against a throw-away PostgreSQL and API server
-	@$(CLUSTER)/light.sh cargo test --locked --workspace --test it
+	@$(SCRIPTS)/light.sh cargo test --locked --workspace --test it
 
 test-cluster: ## the story, the documentation's commands and chaos, on one cluster of their own
-	@$(CLUSTER)/test.sh story docs chaos
+	@$(SCRIPTS)/test.sh story docs chaos
 
 test-story: ## the whole path, and the documentation's commands
-	@$(CLUSTER)/test.sh story docs
+	@$(SCRIPTS)/test.sh story docs
 
 test-chaos: ## the same while everything is killed (FINAIFLOW_CHAOS_SEED= FINAIFLOW_CHAOS_SECONDS=)
-	@$(CLUSTER)/test.sh chaos
+	@$(SCRIPTS)/test.sh chaos
 
 bench-tenants: ## 300 Tenants at once, on the cluster of make up (FINAIFLOW_BENCH_TENANTS=)
-	@eval "$$($(CLUSTER)/cluster.sh env)" && cargo bench --locked --workspace --profile dev --bench tenants
+	@eval "$$($(SCRIPTS)/cluster.sh env)" && cargo bench --locked --workspace --profile dev --bench tenants
 
 generate: ## custom resource definitions and OpenAPI description, from the Rust types
 	cargo run --locked --quiet --bin generate

@@ -25,11 +25,9 @@ machine
 machine_begin
 build
 "$HERE/cluster.sh" up
-eval "$("$HERE/cluster.sh" env)"
-machine_begin # what was chosen at the start is known now
+machine_begin # again: an index, ports are chosen now
 load
 install
-# A tunnel needs what it leads to: asked again, now that it is there.
 eval "$("$HERE/cluster.sh" env)"
 samples
 # Ready pods come before the rules, or the tunnel, for the port that leads to them.

@@ -9,7 +9,7 @@
 #   FINAIFLOW_URL             where the API server answers, if not through a port-forward
 #
 # kubectl's context is read once and kept: whoever switches theirs does not switch ours.
-[ -f "$STATE/kubeconfig" ] || USERS_KUBECONFIG=${KUBECONFIG:-}
+export USERS_KUBECONFIG=${USERS_KUBECONFIG-${KUBECONFIG:-}}
 KUBECONFIG=$STATE/kubeconfig
 VALUES=${VALUES:-charts/finaiflow/values-dev.yaml}
 
@@ -17,7 +17,7 @@ start() {
   local context
   if prebuilt && [ "$VALUES" = charts/finaiflow/values-dev.yaml ] && [[ -z "${OPERATOR_IMAGE:-}" || -z "${API_IMAGE:-}" ]]; then
     die "CLUSTER=existing needs images that the cluster can pull: set IMAGE_REGISTRY, or OPERATOR_IMAGE, API_IMAGE and
-POSTGRES_IMAGE, or VALUES; see $HERE/machines/existing.sh"
+POSTGRES_IMAGE, or VALUES; see e2e/cluster/machines/existing.sh"
   fi
   remember
   tools
@@ -103,12 +103,18 @@ samples() {
     kubectl -n banks wait --for=condition=Ready "tenant/$name" --timeout=120s
   done
 }
-tear_down() {
-  local name namespace others
-  others=$(kubectl get tenants -A -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.namespace}{"\n"}{end}' 2>/dev/null |
-    grep -vxF "$(each tenant)" || true)
+alone() { # every Tenant there is, is ours; an API that does not answer is no answer
+  local crd all others
+  crd=$(kubectl get customresourcedefinition tenants.finaiflow.io --ignore-not-found -o name)
+  [ -n "$crd" ] || return 0
+  all=$(kubectl get tenants -A -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.namespace}{"\n"}{end}')
+  others=$(grep -vxF "$(each tenant)" <<<"$all" || true)
   [ -z "$others" ] || die "Tenants that are not from here need FinaiFlow, and so it stays; delete them first (name, namespace):
 $others"
+}
+tear_down() {
+  local kind name namespace
+  alone
   each tenant | while read -r name namespace; do
     # Nothing of a sample bank is to stay, in whatever PostgreSQL it is.
     kubectl -n "$namespace" patch tenant "$name" --type merge -p '{"spec":{"deletionPolicy":"Delete"}}' </dev/null || continue
@@ -117,6 +123,7 @@ $others"
   each release | sort | while read -r name namespace; do
     helm uninstall "$name" --namespace "$namespace" --ignore-not-found --wait </dev/null
   done
+  alone # with their definition, Tenants go
   for kind in customresourcedefinition persistentvolumeclaim secret namespace; do
     each "$kind" | while read -r name namespace; do
       kubectl delete "$kind" "$name" ${namespace:+--namespace "$namespace"} --ignore-not-found --timeout=180s </dev/null
