@@ -41,7 +41,7 @@ ours() {
   esac
   echo "$it" >>"$STATE/ours"
 }
-each() { awk -v kind="$1" '$1 == kind {print $2, $3}' "$STATE/ours" 2>/dev/null; } # KIND: NAME NAMESPACE of ours
+each() { [ ! -f "$STATE/ours" ] || awk -v kind="$1" '$1 == kind {print $2, $3}' "$STATE/ours"; } # KIND: NAME NAMESPACE of ours
 
 wanted_images() { # KEY IMAGE, of what shall not be as VALUES say
   if [ -n "${IMAGE_REGISTRY:-}" ]; then
