@@ -12,6 +12,7 @@
 pub mod browser;
 
 use std::{
+    env,
     error::Error,
     io::{Read, Write},
     process::{Command, Output, Stdio},
@@ -81,17 +82,22 @@ pub fn secret(namespace: &str, name: &str, key: &str) -> String {
     String::from_utf8(BASE64.decode(encoded.as_bytes()).expect("base64")).expect("UTF-8")
 }
 
-/// Runs SQL as PostgreSQL's superuser, over the socket in its pod; rows as `a|b` lines.
+/// Runs SQL as PostgreSQL's superuser, over its socket; rows as `a|b` lines.
 #[must_use]
 pub fn psql(sql: &str) -> String {
-    let args = exec(&["psql", "-U", "postgres", "-d", "finaiflow", "-v", "ON_ERROR_STOP=1", "-qAt"]);
-    succeed("kubectl", &args, run("kubectl", &args, sql)).trim().to_owned()
+    let superuser = env::var("FINAIFLOW_CONNINFO").unwrap_or_else(|_| "user=postgres dbname=finaiflow".to_owned());
+    psql_as(&superuser, sql).unwrap_or_else(|e| panic!("{sql}: {e}"))
 }
 
-/// Runs SQL as the login of a `DATABASE_URL`, over the network; rows, or PostgreSQL's refusal.
+/// Runs SQL as the login of a `DATABASE_URL`, over the network; rows, or PostgreSQL's refusal. The client is in
+/// PostgreSQL's pod, or here where there are no pods: `make env` then says where the server is.
 pub fn psql_as(url: &str, sql: &str) -> Result<String, String> {
-    let args = exec(&["psql", url, "-v", "ON_ERROR_STOP=1", "-qAt"]);
-    either(&run("kubectl", &args, sql))
+    let client = ["psql", url, "-v", "ON_ERROR_STOP=1", "-qAt"];
+    if env::var_os("FINAIFLOW_CONNINFO").is_some() {
+        return either(&run(client[0], &client[1..], sql));
+    }
+    let pod = ["-n", SYSTEM, "exec", "-i", "finaiflow-postgres-0", "--"];
+    either(&run("kubectl", &[&pod[..], &client[..]].concat(), sql))
 }
 
 /// The value of one of the leading operator's metrics, named with its labels as the text format has them.
@@ -102,12 +108,6 @@ pub fn operator_metric(name: &str) -> Option<f64> {
     let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{leader}:9090/proxy/metrics");
     let text = kubectl(&["get", "--raw", &path]);
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
-}
-
-fn exec<'a>(command: &[&'a str]) -> Vec<&'a str> {
-    let mut args = vec!["-n", SYSTEM, "exec", "-i", "finaiflow-postgres-0", "--"];
-    args.extend(command);
-    args
 }
 
 fn either(output: &Output) -> Result<String, String> {
@@ -269,8 +269,7 @@ impl Api {
     /// An anonymous client of `tenant` at `FINAIFLOW_URL`.
     #[must_use]
     pub fn new(tenant: &str) -> Self {
-        let url =
-            std::env::var("FINAIFLOW_URL").expect("FINAIFLOW_URL is not set: run `make test`, or eval `make env`");
+        let url = env::var("FINAIFLOW_URL").expect("FINAIFLOW_URL is not set: run `make test`, or eval `make env`");
         let http = Client::builder().timeout(Duration::from_secs(35)).no_proxy().build().expect("HTTP client");
         Self { http, url, tenant: tenant.to_owned(), token: None }
     }

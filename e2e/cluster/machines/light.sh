@@ -98,11 +98,15 @@ report() {
   local rc=0
   lc status || rc=3
   pg pg_ctl -D "$DATABASE/pg" status | head -n 1 || rc=3
-  state_of operator || rc=3
-  state_of api || rc=3
+  ready operator "$HEALTH" || rc=3
+  ready api "$API" || rc=3
   [ "$rc" != 0 ] || kubectl get tenants -A
   limits
   return $rc
+}
+ready() { # PROGRAM PORT
+  state_of "$1" || return
+  curl -sf --max-time 2 -o /dev/null "http://127.0.0.1:$2/readyz" || { echo "$1 is not ready"; return 3; }
 }
 logs() {
   local log
