@@ -7,7 +7,7 @@ SCRIPTS := e2e/cluster
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{gsub(/\$$\$$/, "$$"); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: ## from a fresh machine to two served banks on a local Kubernetes; again: bring it up to date
+up: ## from a fresh machine to two served banks; again: bring them up to date (CLUSTER=local|kind|existing|light)
 	@$(SCRIPTS)/up.sh
 
 down: ## take the cluster and everything in it away
@@ -48,9 +48,11 @@ test-chaos: ## the same while everything is killed (FINAIFLOW_CHAOS_SEED= FINAIF
 bench-tenants: ## 300 Tenants at once, on the cluster of make up (FINAIFLOW_BENCH_TENANTS=)
 	@eval "$$($(SCRIPTS)/cluster.sh env)" && cargo bench --locked --workspace --profile dev --bench tenants
 
-generate: ## custom resource definitions and OpenAPI description, from the Rust types
+generate: ## custom resource definitions, OpenAPI description and .env.example, from the Rust types
+	cargo build --locked --quiet --workspace --bins
 	cargo run --locked --quiet --bin generate
 	json=$$(cargo run --locked --quiet --bin finaiflow-api -- openapi) && printf '%s\n' "$$json" >config/openapi.json
+	settings=$$(bins=$${CARGO_TARGET_DIR:-target}/debug; config/env.sh $$bins/finaiflow-api $$bins/finaiflow-operator) && printf '%s\n' "$$settings" >.env.example
 
 fmt: ## format the Rust sources
 	cargo fmt --all

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Renders the chart into the kustomize bases: config/base (operator and API server) and config/postgresql (the
-# development server). The chart is the one truth; run this after changing it. With --check nothing is written, and a
+# Renders the chart into the kustomize bases: config/base (operator and API server), config/postgresql and config/redis
+# (the development servers) and config/autoscaling. The chart is the one truth; run this after changing it. With --check nothing is written, and a
 # difference is an error.
 # Needs helm; HELM names it if it is not in the PATH.
 set -eu
@@ -9,7 +9,7 @@ out=.
 if [ "${1:-}" = --check ]; then
   out=$(mktemp -d)
   trap 'rm -rf "$out"' EXIT
-  mkdir "$out/base" "$out/postgresql"
+  mkdir "$out/base" "$out/postgresql" "$out/redis" "$out/autoscaling"
 fi
 
 # What Helm says about itself is not true of kustomize, whose generated ConfigMap names replace the checksum.
@@ -25,9 +25,14 @@ render --set postgresql.enabled=true \
   --show-only templates/postgresql/configmap.yaml --show-only templates/postgresql/networkpolicy.yaml \
   --show-only templates/postgresql/service.yaml --show-only templates/postgresql/statefulset.yaml \
   >"$out/postgresql/postgresql.yaml"
+render --set redis.enabled=true \
+  --show-only templates/redis/networkpolicy.yaml --show-only templates/redis/service.yaml \
+  --show-only templates/redis/deployment.yaml >"$out/redis/redis.yaml"
+render --set apiServer.autoscaling.enabled=true --show-only templates/api-server/horizontalpodautoscaler.yaml \
+  >"$out/autoscaling/autoscaling.yaml"
 
 if [ "$out" != . ]; then
-  for file in base/finaiflow.yaml postgresql/postgresql.yaml; do
+  for file in base/finaiflow.yaml postgresql/postgresql.yaml redis/redis.yaml autoscaling/autoscaling.yaml; do
     diff -u "$file" "$out/$file" || { echo "config/$file is not what the chart says: run config/render.sh" >&2; exit 1; }
   done
 fi

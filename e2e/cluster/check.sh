@@ -3,7 +3,7 @@
 # helm comes with the cluster binary, which CI builds for it.
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
-GENERATED=(config/crd charts/finaiflow-crds config/openapi.json)
+GENERATED=(config/crd charts/finaiflow-crds config/openapi.json .env.example)
 
 # Up to the unit tests at its end, a file of ours has at most 500 lines.
 long_files() {

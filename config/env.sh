@@ -1,0 +1,35 @@
+#!/bin/sh
+# env.sh API OPERATOR: prints .env.example, from what the two programs say about themselves with -h.
+set -eu
+
+settings() { # PROGRAM ARGUMENTS...
+  env -i "$@" -h | awk '
+    /^Usage:/ {usage = $0}
+    /^ +--/ {flag = $1}
+    match($0, /\[env: [A-Z_]+=\]/) {
+      name = substr($0, RSTART + 6, RLENGTH - 8)
+      value = ""
+      if (match($0, /\[default: .*\]/)) value = substr($0, RSTART + 10, RLENGTH - 11)
+      if (value == "\"\"") value = ""
+      sub(/ \[env:.*/, ""); sub(/^ +(--[^ ]+ <[^ ]+>)? */, "")
+      # Where nothing is said, the default holds; what has none and must be said is no comment.
+      printf "# %s.\n%s%s=%s\n", $0, index(usage, flag " ") ? "" : "#", name, value
+    }'
+}
+cat <<'END'
+# The settings of both programs, from their command lines (make generate); the chart sets them in the pods. A line that
+# is commented out shows the default.
+
+# --- finaiflow-api ---
+END
+settings "$1" serve
+cat <<'END'
+
+# --- finaiflow-api verify-ledger ---
+# The login that verifies, as in the Secret <tenant>.maintenance-database. It holds a password: never in a file that is
+# shared.
+DATABASE_URL=
+
+# --- finaiflow-operator ---
+END
+settings "$2"
