@@ -47,6 +47,7 @@ step "length of files"
 long_files
 step "shell scripts"
 git ls-files -co --exclude-standard '*.sh' .ci/run | xargs shellcheck -x -P SCRIPTDIR
+e2e/cluster/scripts_test.sh
 step "clippy"
 cargo clippy --locked --workspace --all-targets -- -D warnings
 step "unit tests"
