@@ -6,9 +6,10 @@ KIND_NAME=finaiflow-$(printf %s "$STATE" | sha256sum | cut -c1-6) # one for each
 start() {
   command -v kind >/dev/null || die "kind is missing; install it with: go install sigs.k8s.io/kind@latest"
   docker_answers || die "no docker daemon answers"
+  mkdir -p "$STATE"
+  [ -f "$STATE/port" ] || free_ports 1 >"$STATE/port"
   remember
   tools
-  [ -f "$STATE/port" ] || free_ports 1 >"$STATE/port"
   if ! kind get clusters 2>/dev/null | grep -qxF "$KIND_NAME"; then
     step "starting Kubernetes: kind cluster $KIND_NAME"
     kind create cluster --name "$KIND_NAME" --kubeconfig "$KUBECONFIG" --wait 180s --config - <<END

@@ -10,12 +10,10 @@ lc() { "$HERE/lc.sh" "$@"; }
 ports() { # of 10 neighbours, lc.sh takes the first six
   LC_PORT=$(<"$STATE/port")
   PGPORT=$((LC_PORT + 6)) API=$((LC_PORT + 7)) METRICS=$((LC_PORT + 8)) HEALTH=$((LC_PORT + 9))
-  # `postgres` may not enter root's directories.
-  DATABASE=$STATE/postgresql
-  [ "$(id -u)" != 0 ] || DATABASE=/var/tmp/finaiflow-$LC_PORT
+  DATABASE=$(<"$STATE/database")
   FINAIFLOW_CONNINFO="host=$DATABASE/pg port=$PGPORT user=postgres dbname=finaiflow"
 }
-[ ! -f "$STATE/port" ] || ports
+[ ! -f "$STATE/database" ] || ports
 limits() {
   cat <<'END'
 This is the light form: there is no node, so no pods. What it cannot show: verification jobs (they are made, and wait; a
@@ -25,18 +23,20 @@ END
 
 start() {
   local log=$STATE/log/start.log
+  mkdir -p "$STATE/log"
+  [ -f "$STATE/port" ] || free_ports 10 >"$STATE/port"
+  # `postgres` may not enter root's directories.
+  [ -f "$STATE/database" ] || if [ "$(id -u)" = 0 ]; then mktemp -d /var/tmp/finaiflow.XXXXXX; else echo "$STATE/postgresql"; fi >"$STATE/database"
+  ports
   remember
   tools
-  [ -f "$STATE/port" ] || free_ports 10 >"$STATE/port"
-  ports
   step "starting the Kubernetes API and PostgreSQL as processes of $(id -un), state in $STATE"
-  mkdir -p "$STATE/log"
   { lc up && database; } >"$log" 2>&1 || { tail -n 20 "$log" >&2; die "they did not start; the whole log: $log"; }
 }
 database() { # as the chart prepares it; but the superuser's socket is where only its owner and root can go
   export PGDATA=$DATABASE/pg ADMIN_PASSWORD_FILE=$DATABASE/password
-  if [ ! -d "$DATABASE" ]; then
-    mkdir -m 700 "$DATABASE"
+  if [ ! -f "$ADMIN_PASSWORD_FILE" ]; then
+    mkdir -p "$DATABASE" && chmod 700 "$DATABASE"
     (umask 077 && openssl rand -hex 24 | tr -d '\n' >"$ADMIN_PASSWORD_FILE")
     cp "$ROOT/charts/finaiflow/files/postgresql/prepare.sh" "$DATABASE/"
     printf '%s\n' 'local all all trust' 'host finaiflow all 127.0.0.1/32 scram-sha-256' >"$DATABASE/pg_hba.conf"
@@ -92,7 +92,7 @@ tear_down() {
   pg_stop "$DATABASE/pg" fast || true
   lc purge
   rm -rf "$DATABASE"
-  forget lc operator.yaml operator.kubeconfig api.kubeconfig
+  forget lc database operator.yaml operator.kubeconfig api.kubeconfig
 }
 report() {
   local rc=0

@@ -40,7 +40,7 @@ start() {
 has() { lc has "$1"; }
 put() { lc load "$1"; }
 tear_down() {
-  lc purge
+  [ ! -f "$STATE/index" ] || lc purge # without, it was never started
   forget lc
 }
 processes() { lc status; }
