@@ -55,6 +55,25 @@ docker exec $name-control-plane ctr -n k8s.io images list -q name==localhost/som
 kind delete cluster --name $name --kubeconfig $T/kind/kubeconfig" "$(<"$CALLS")"
 [ ! -e "$T/kind" ] || die "kind: left $(ls -A "$T/kind")"
 
+# existing: what is there is not ours, and what was not answered neither.
+in_existing() {
+  CLUSTER=existing OPERATOR_IMAGE=a:1 API_IMAGE=a:1 FINAIFLOW_STATE=$T/existing PATH=$T/bin:$PATH \
+    bash -c '. "$1/machine.sh"; machine_begin; shift; "$@"' - "$HERE" "$@" 2>&1
+}
+mkdir "$T/existing"
+stub kubectl 'echo namespace/banks'
+in_existing ours namespace banks && die "existing: a namespace that was there is ours"
+stub kubectl 'exit 1'
+is "no answer" "error: the cluster does not say whether there is a namespace banks" "$(in_existing ours namespace banks)"
+[ ! -e "$T/existing/ours" ] || die "existing: noted $(<"$T/existing/ours")"
+stub kubectl 'exit 0'
+in_existing ours namespace banks || die "existing: a namespace that was not there is not ours"
+in_existing ours release finaiflow finaiflow-system || die "existing: a release that was not there is not ours"
+stub kubectl 'echo it/is-there-now'
+in_existing ours namespace banks || die "existing: what was noted is forgotten"
+is "noted once" "namespace banks 
+release finaiflow finaiflow-system" "$(<"$T/existing/ours")"
+
 # cgroups: files stand in for the kernel's.
 in_cgroups() { CGROUPS=$T/$1 bash -euo pipefail -c '. "$1/cgroups.sh"; shift; "$@"' - "$HERE" "${@:2}"; }
 mkdir -p "$T"/v1/{cpu,memory,cpuset,notes}

@@ -33,12 +33,12 @@ POSTGRES_IMAGE, or VALUES; see e2e/cluster/machines/existing.sh"
 
 # ours KIND NAME [NAMESPACE]: whether we made it. What is not there yet is, from now on; it is noted before it is made.
 ours() {
-  local it="$1 $2 ${3:-}"
+  local it="$1 $2 ${3:-}" found what=("$1" "$2" --ignore-not-found)
   grep -qxF "$it" "$STATE/ours" 2>/dev/null && return 0
-  case $1 in
-  release) helm status "$2" --namespace "$3" >/dev/null 2>&1 && return 1 ;;
-  *) [ -z "$(kubectl get "$1" "$2" ${3:+--namespace "$3"} --ignore-not-found -o name)" ] || return 1 ;;
-  esac
+  [ "$1" != release ] || what=(secrets --selector "owner=helm,name=$2") # where Helm keeps it
+  # No answer does not say that there is nothing.
+  found=$(kubectl get "${what[@]}" ${3:+--namespace "$3"} -o name) || die "the cluster does not say whether there is a $1 $2"
+  [ -z "$found" ] || return 1
   echo "$it" >>"$STATE/ours"
 }
 each() { [ ! -f "$STATE/ours" ] || awk -v kind="$1" '$1 == kind {print $2, $3}' "$STATE/ours"; } # KIND: NAME NAMESPACE of ours
@@ -71,12 +71,12 @@ put() { # ARCHIVE IMAGE
 }
 install() {
   local file set='' key image
+  for key in finaiflow-crds finaiflow; do
+    ours release "$key" finaiflow-system || die "the Helm release $key is in finaiflow-system already, and not from here: nothing was changed"
+  done
   for file in base samples; do
     # In a namespace of yours nothing is changed, labels included.
     if ours namespace "$(sed -n 's/^  name: //p' "config/$file/namespace.yaml")"; then kubectl apply -f "config/$file/namespace.yaml"; fi
-  done
-  for key in finaiflow-crds finaiflow; do
-    ours release "$key" finaiflow-system || die "the Helm release $key is in finaiflow-system already, and not from here: nothing was changed"
   done
   # What outlives the releases.
   ours customresourcedefinition tenants.finaiflow.io || true
