@@ -78,7 +78,7 @@ programs() {
   KUBECONFIG=$STATE/operator.kubeconfig POD_NAME=finaiflow-operator HOSTNAME=finaiflow-operator \
     FINAIFLOW_METRICS_ADDRESS=$at:$METRICS FINAIFLOW_HEALTH_ADDRESS=$at:$HEALTH \
     keep operator "$STATE/bin/finaiflow-operator" --config "$STATE/operator.yaml"
-  KUBECONFIG=$STATE/api.kubeconfig POD_NAME=finaiflow-api FINAIFLOW_LISTEN=$at:$API FINAIFLOW_BASE_DOMAIN=bank.local \
+  KUBECONFIG=$STATE/api.kubeconfig POD_NAME=finaiflow-api FINAIFLOW_LISTEN=$at:$API FINAIFLOW_BASE_DOMAIN=bank.local FINAIFLOW_REPLICAS=1 \
     FINAIFLOW_ISSUER_BASE_URL=$(url) FINAIFLOW_SHUTDOWN_DELAY_SECONDS=0 keep api "$STATE/bin/finaiflow-api"
 }
 account() { # a kubeconfig with the rights of a program's ServiceAccount, and no more
