@@ -327,12 +327,17 @@ impl World {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// Asks for a visit, and waits until one has ended well.
-    pub async fn visit(&self, name: &str) {
-        let before = self.visits(name);
+    /// Asks for a visit.
+    pub async fn touch(&self, name: &str) {
         let annotation = json!({"metadata": {"annotations": {"it": unique()}}});
         let api: Api<Tenant> = self.api(&self.banks);
         api.patch(name, &PatchParams::default(), &Patch::Merge(annotation)).await.unwrap();
+    }
+
+    /// Asks for a visit, and waits until one has ended well.
+    pub async fn visit(&self, name: &str) {
+        let before = self.visits(name);
+        self.touch(name).await;
         let visited = async || if self.visits(name) > before { Ok(()) } else { Err(self.log()) };
         eventually(&format!("a visit of {name}"), visited).await;
     }
