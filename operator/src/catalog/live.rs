@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{ConnectOptions, PgPool, Postgres, Transaction};
 use tokio::sync::OnceCell;
 
 use super::{
@@ -20,6 +20,7 @@ use crate::config::{self, Config, SslMode};
 
 const POOL: u32 = 8;
 const ACQUIRE: Duration = Duration::from_secs(10);
+const REFUSAL: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_mins(5);
 
 /// Real servers.
@@ -135,9 +136,19 @@ impl Server {
                 self.read_credentials().await?;
                 self.pool.acquire().await
             }
+            // The pool tries again while PostgreSQL refuses, and in the end does not say why.
+            Err(sqlx::Error::PoolTimedOut) => Err(self.refusal().await),
             result => result,
         }
         .map_err(|error| finaiflow_schema::Error::from(error).into())
+    }
+
+    async fn refusal(&self) -> sqlx::Error {
+        let options = self.pool.connect_options();
+        match tokio::time::timeout(REFUSAL, options.connect()).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
+        }
     }
 
     async fn read_credentials(&self) -> Result<()> {

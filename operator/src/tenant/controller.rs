@@ -231,9 +231,10 @@ async fn reconcile<C: Catalog>(tenant: Arc<Tenant>, operator: Arc<Operator<C>>) 
     Ok(action)
 }
 
-/// A write that met another one, or one lost answer of the API server, is retried before anybody hears of it.
+/// A write that met another one, or one lost answer of the API server or of PostgreSQL, is retried before anybody hears
+/// of it.
 fn is_worth_reporting(error: &Error, failures: u32) -> bool {
-    failures > 0 || error.reason() != Reason::KubernetesError
+    failures > 0 || !matches!(error.reason(), Reason::KubernetesError | Reason::DatabaseUnavailable)
 }
 
 #[cfg(test)]

@@ -117,6 +117,7 @@ pub fn periodically<C: Catalog>(operator: Arc<Operator<C>>) -> impl Stream<Item 
             for orphan in &swept.orphans {
                 operator.observer.orphan(orphan).await;
             }
+            tracing::debug!(orphans = swept.orphans.len(), failures = swept.failures.len(), "swept");
             stream::iter(swept.orphans.into_iter().filter_map(freed))
         }
     };

@@ -71,3 +71,30 @@ async fn a_name_is_unique_and_a_namespace_needs_rights() {
     world.delete("default", &world.system.clone()).await;
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_statement_that_fails_leaves_nothing_locked() {
+    let world = World::running().await;
+    world.replica().await;
+    world
+        .execute(
+            "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''not today''; END';
+             CREATE EVENT TRIGGER refuse ON ddl_command_end WHEN TAG IN ('GRANT') EXECUTE FUNCTION refuse()",
+        )
+        .await;
+    world.create(&world.banks, "acme", json!({})).await;
+    let message = world.condition(&world.banks, "acme", "Ready", "False", "DatabaseError").await;
+    assert!(message.contains("not today"), "{message}");
+    let open = format!(
+        "SELECT state || ' ' || query FROM pg_stat_activity
+         WHERE usename = '{}' AND state LIKE 'idle in%' AND state_change < now() - interval '1 s'",
+        world.admin
+    );
+    for _ in 0..30 {
+        assert_eq!(world.query(&open).await, Vec::<String>::new());
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    world.execute("DROP EVENT TRIGGER refuse").await;
+    world.ready("acme").await;
+    world.end().await;
+}

@@ -39,6 +39,7 @@ fn listen(world: &World) -> Told {
             let Ok(tenant) = change else { continue };
             let conditions = tenant.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
             if let Some(ready) = conditions.iter().find(|condition| condition.type_ == "Ready") {
+                println!("{} says {} {}: {}", tenant.name_any(), ready.status, ready.reason, ready.message);
                 let ready = format!("{} {}", ready.status, ready.reason);
                 heard.lock().unwrap().entry(tenant.name_any()).or_default().push(ready);
             }
@@ -165,7 +166,7 @@ async fn a_postgresql_without_connections_or_read_only_is_told_and_waited_for() 
             "crowded",
             format!("ALTER ROLE {admin} CONNECTION LIMIT 0"),
             format!("ALTER ROLE {admin} CONNECTION LIMIT -1"),
-            "database unavailable",
+            "too many connections",
         ),
         (
             "standby",
