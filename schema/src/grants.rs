@@ -103,9 +103,12 @@ pub async fn ensure_grants(conn: &mut PgConnection, names: &TenantNames) -> Resu
     Ok(plan.changes())
 }
 
-/// Two transactions that change rights on one database at a time fail in PostgreSQL; this makes the second one wait.
+/// Two transactions that change rights on one database at a time fail in PostgreSQL (`tuple concurrently updated`); this
+/// makes the second one wait.
+///
+/// The lock is on a table: a row is free a moment before others are told of the catalog's change, a table after it.
 pub(crate) async fn lock_database_acl(conn: &mut PgConnection) -> Result<()> {
-    sqlx::query("SELECT FROM finaiflow_system.locks WHERE name = 'database_acl' FOR UPDATE").execute(conn).await?;
+    sqlx::query("LOCK TABLE finaiflow_system.locks IN EXCLUSIVE MODE").execute(conn).await?;
     Ok(())
 }
 

@@ -144,8 +144,10 @@ impl Session {
         let call = Call { wire: Wire::Postgres, kind, what, wrote: commits };
         let between = Arc::clone(&self.between);
         let (call, fault) = tokio::select! {
+            // What the client asks next, it may have asked already.
+            biased;
             entered = between.enter(call) => entered,
-            _ = self.client.next(true) => return Ok(()),
+            _ = self.client.next(true) => return Err(io::ErrorKind::ConnectionAborted.into()),
         };
         let answer = if let Some((Side::Before, _)) = fault {
             None
@@ -158,7 +160,7 @@ impl Session {
             (Some((_, Fault::Cut)), _) => Err(io::ErrorKind::ConnectionAborted.into()),
             (Some((_, Fault::Hold)), _) => tokio::select! {
                 () = between.hold() => Ok(()),
-                _ = self.client.next(true) => Ok(()),
+                _ = self.client.next(true) => Err(io::ErrorKind::ConnectionAborted.into()),
             },
             (fault, _) => Err(io::Error::other(format!("{fault:?} is nothing PostgreSQL can be made to do"))),
         }
