@@ -36,8 +36,8 @@ test-unit: ## needs nothing but cargo
 test-integration: prereqs ## against a throw-away PostgreSQL and API server
 	@$(SCRIPTS)/light.sh cargo test --locked --workspace --test it
 
-test-cluster: ## the story, the documentation's commands, chaos and upgrades, on one cluster of their own
-	@$(SCRIPTS)/test.sh story docs chaos upgrade
+test-cluster: ## the story, the documentation's commands, upgrades and chaos, on one cluster of their own
+	@$(SCRIPTS)/test.sh story docs upgrade chaos
 
 test-story: ## the whole path, and the documentation's commands
 	@$(SCRIPTS)/test.sh story docs
