@@ -132,8 +132,13 @@ impl Observer {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &tenant.object_ref(&())).await {
-            tracing::warn!(%error, event = fact.reason(), "event not published");
+        self.record(event, &tenant.object_ref(&())).await;
+    }
+
+    /// An event that is refused stops nothing.
+    async fn record(&self, event: Event, about: &ObjectReference) {
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::warn!(%error, event = event.reason, "event not published");
         }
     }
 
@@ -153,9 +158,7 @@ impl Observer {
             action: "Sweep".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &tenant).await {
-            tracing::warn!(%error, event = "Orphaned", "event not published");
-        }
+        self.record(event, &tenant).await;
     }
 
     /// Counts the Tenants by their Ready condition.

@@ -20,6 +20,7 @@ use crate::config::{self, Config, SslMode};
 
 const POOL: u32 = 8;
 const ACQUIRE: Duration = Duration::from_secs(10);
+/// How long PostgreSQL may take to say why it refuses.
 const REFUSAL: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_mins(5);
 
@@ -64,28 +65,31 @@ impl Live {
         server.acquire().await
     }
 
-    /// A transaction that only the newest operator gets.
-    async fn write(&self, server: &str) -> Result<Transaction<'static, Postgres>> {
+    /// A transaction and the epoch that it has yet to check.
+    async fn begin(&self, server: &str) -> Result<(Transaction<'static, Postgres>, i64)> {
         let server = self.server(server)?;
         let epoch = server.epoch().await?;
-        let conn = server.acquire().await?;
-        let mut tx = Transaction::begin(conn, None).await.map_err(finaiflow_schema::Error::from)?;
+        let tx = Transaction::begin(server.acquire().await?, None).await.map_err(finaiflow_schema::Error::from)?;
+        Ok((tx, epoch))
+    }
+
+    /// A transaction that only the newest operator gets.
+    async fn write(&self, server: &str) -> Result<Transaction<'static, Postgres>> {
+        let (mut tx, epoch) = self.begin(server).await?;
         system::check_epoch(&mut tx, epoch).await?;
         Ok(tx)
     }
 
     /// A transaction that only the newest operator gets, alone with the claim.
     async fn write_claim(&self, server: &str, claim: &ClaimId) -> Result<Transaction<'static, Postgres>> {
-        let epoch = self.server(server)?.epoch().await?;
-        let mut tx = self.write(server).await?;
+        let (mut tx, epoch) = self.begin(server).await?;
         system::lock_claim(&mut tx, epoch, claim).await?;
         Ok(tx)
     }
 
     /// As [`Self::write_claim`], for what was decided from the claim as it was read.
     async fn write_claim_as(&self, server: &str, held: &Claim) -> Result<Transaction<'static, Postgres>> {
-        let epoch = self.server(server)?.epoch().await?;
-        let mut tx = self.write(server).await?;
+        let (mut tx, epoch) = self.begin(server).await?;
         system::lock_claim_as(&mut tx, epoch, held).await?;
         Ok(tx)
     }

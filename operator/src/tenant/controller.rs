@@ -304,5 +304,8 @@ mod tests {
         assert!(!is_worth_reporting(&conflict(), 0));
         assert!(is_worth_reporting(&conflict(), 1));
         assert!(is_worth_reporting(&Error::Timeout(60), 0));
+        let lost = finaiflow_schema::Error::Unavailable("reset".to_owned());
+        let lost = Error::Catalog { server: "primary".to_owned(), source: lost.into() };
+        assert!(!is_worth_reporting(&lost, 0) && is_worth_reporting(&lost, 1));
     }
 }
