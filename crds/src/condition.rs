@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 /// Longest message a condition carries, in bytes; longer ones are cut on a character boundary.
 pub const MESSAGE_MAX: usize = 1024;
 
-/// The conditions of a Tenant.
+/// The conditions of our resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionType {
     /// The summary: everything the spec asks for is in place and has been served at least once.
@@ -20,6 +20,10 @@ pub enum ConditionType {
     Serving,
     /// What the newest ledger verification found. Starts Unknown and never gates Ready.
     LedgerVerified,
+    /// A policy names targets that exist, can be enforced, and is not beaten by an older one.
+    Accepted,
+    /// Every live API server replica enforces the policy as it is.
+    Programmed,
     /// Present while work is under way (kstatus).
     Reconciling,
     /// Present when nothing changes before a person acts (kstatus).
@@ -36,6 +40,8 @@ impl ConditionType {
             Self::CredentialsReady => "CredentialsReady",
             Self::Serving => "Serving",
             Self::LedgerVerified => "LedgerVerified",
+            Self::Accepted => "Accepted",
+            Self::Programmed => "Programmed",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }

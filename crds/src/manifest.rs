@@ -3,7 +3,7 @@
 use kube::CustomResourceExt;
 use serde_json::{Map, Value};
 
-use crate::Tenant;
+use crate::{RateLimitPolicy, Tenant};
 
 /// What guards the definitions: who may set `spec.adoptClaim`, and what `spec.deletionProtection` refuses. They come
 /// with the definitions, so that no field is ever known to a cluster before its guard.
@@ -22,7 +22,7 @@ pub enum Error {
 
 /// Every definition as `(plural.group, object)`.
 pub fn definitions() -> Result<Vec<(String, Value)>, Error> {
-    [Tenant::crd()]
+    [Tenant::crd(), RateLimitPolicy::crd()]
         .into_iter()
         .map(|crd| {
             let name = format!("{}.{}", crd.spec.names.plural, crd.spec.group);
@@ -103,6 +103,10 @@ mod tests {
             Some("array") => {
                 assert!(schema.get("maxItems").is_some(), "{path}");
                 bounded(&format!("{path}[]"), &schema["items"]);
+            }
+            Some("object") if schema.get("additionalProperties").is_some() => {
+                assert!(schema.get("maxProperties").is_some(), "{path}");
+                bounded(&format!("{path}{{}}"), &schema["additionalProperties"]);
             }
             Some("object") => {
                 for (k, v) in schema["properties"].as_object().unwrap() {

@@ -15,6 +15,8 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const MANAGED_BY: &str = "finaiflow-operator";
 /// Label: the Tenant an object belongs to, by name.
 pub const LABEL_TENANT: &str = "finaiflow.io/tenant";
+/// Label that every Tenant has for the selectors of policies, whatever its labels: the value of its `spec.tier`.
+pub const LABEL_TIER: &str = "finaiflow.io/tier";
 /// Label on the Leases of API server replicas (value [`API_SERVER`]).
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 
@@ -26,6 +28,9 @@ pub const ANNOTATION_GENERATION: &str = "finaiflow.io/generation";
 pub const ANNOTATION_APPLIED: &str = "finaiflow.io/applied-resource-version";
 /// Annotation on a replica's Lease: JSON object `{"<namespace>/<name>": "<why it cannot serve it>"}`, at most 64 entries.
 pub const ANNOTATION_FAILURES: &str = "finaiflow.io/failures";
+
+/// Annotation on a replica's Lease: the digest of the RateLimitPolicies that the replica enforces.
+pub const ANNOTATION_POLICIES: &str = "finaiflow.io/policy-digest";
 
 /// Field manager of the operator's children.
 pub const MANAGER_OPERATOR: &str = "finaiflow-operator";

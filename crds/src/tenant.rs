@@ -356,44 +356,11 @@ const fn default_refresh_days() -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use kube::core::cel::{validate_cel, validate_cel_update};
-    use serde_json::{Value, json};
-
     use super::*;
-
-    fn cases(kind: &str) -> Vec<Value> {
-        let all: Value = serde_yaml::from_str(include_str!("../tests/tenant_cases.yaml")).unwrap();
-        all[kind].as_array().unwrap().clone()
-    }
-
-    fn tenant(case: &Value, spec: &str) -> Result<Tenant, String> {
-        let object = json!({
-            "apiVersion": "finaiflow.io/v1alpha1", "kind": "Tenant",
-            "metadata": {"name": case["name"]}, "spec": case[spec],
-        });
-        serde_json::from_value(object).map_err(|e| e.to_string())
-    }
-
-    fn check(case: &Value, result: Result<(), String>) {
-        match (case["reject"].as_str(), result) {
-            (None, Ok(())) => {}
-            (Some(part), Err(message)) => assert!(message.contains(part), "{case}: {message}"),
-            (expected, result) => panic!("{case}: expected {expected:?}, got {result:?}"),
-        }
-    }
+    use crate::cases;
 
     #[test]
     fn manifests_are_accepted_and_rejected_offline() {
-        for case in cases("create").iter().filter(|c| c["structural"] != true) {
-            check(case, tenant(case, "spec").and_then(|t| validate_cel(&t).map_err(|e| format!("{e:?}"))));
-        }
-    }
-
-    #[test]
-    fn updates_are_accepted_and_rejected_offline() {
-        for case in cases("update") {
-            let (old, new) = (tenant(&case, "old").unwrap(), tenant(&case, "new").unwrap());
-            check(&case, validate_cel_update(&new, &old).map_err(|e| format!("{e:?}")));
-        }
+        cases::check::<Tenant>(include_str!("../tests/tenant_cases.yaml"));
     }
 }

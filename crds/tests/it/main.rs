@@ -29,27 +29,33 @@ async fn connect(user: Option<String>) -> Client {
     Client::try_from(config).unwrap()
 }
 
-/// Installs the generated definition and waits until the API server serves it.
+/// Installs the generated definition of Tenants and waits until the API server serves it.
 async fn definition(client: &Client) -> Api<DynamicObject> {
-    let crd: DynamicObject =
-        serde_yaml::from_str(include_str!("../../../config/crd/tenants.finaiflow.io.yaml")).unwrap();
+    install(client, include_str!("../../../config/crd/tenants.finaiflow.io.yaml")).await
+}
+
+async fn install(client: &Client, definition: &str) -> Api<DynamicObject> {
+    let crd: DynamicObject = serde_yaml::from_str(definition).unwrap();
     let crds = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&crds));
     api.patch(&crd.name_any(), &PatchParams::apply("crds-test").force(), &Patch::Apply(&crd)).await.unwrap();
-    let kind = GroupVersionKind::gvk("finaiflow.io", "v1alpha1", "Tenant");
-    let tenants: Api<DynamicObject> = Api::default_namespaced_with(client.clone(), &ApiResource::from_gvk(&kind));
+    let kind = crd.data["spec"]["names"]["kind"].as_str().unwrap();
+    let kind = GroupVersionKind::gvk("finaiflow.io", "v1alpha1", kind);
+    let mut resource = ApiResource::from_gvk(&kind);
+    crd.data["spec"]["names"]["plural"].as_str().unwrap().clone_into(&mut resource.plural);
+    let objects: Api<DynamicObject> = Api::default_namespaced_with(client.clone(), &resource);
     for _ in 0..100 {
-        if tenants.list(&kube::api::ListParams::default()).await.is_ok() {
-            return tenants;
+        if objects.list(&kube::api::ListParams::default()).await.is_ok() {
+            return objects;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    panic!("the API server does not serve Tenants 10 s after the definition was applied");
+    panic!("the API server does not serve {kind:?} 10 s after the definition was applied");
 }
 
-fn object(case: &Value, spec: &str) -> DynamicObject {
+fn object(kind: &str, case: &Value, spec: &str) -> DynamicObject {
     let object = json!({
-        "apiVersion": "finaiflow.io/v1alpha1", "kind": "Tenant",
+        "apiVersion": "finaiflow.io/v1alpha1", "kind": kind,
         "metadata": {"name": case["name"]}, "spec": case[spec],
     });
     serde_json::from_value(object).unwrap()
@@ -72,22 +78,32 @@ fn dry_run() -> PatchParams {
 }
 
 #[tokio::test]
-async fn manifests_are_accepted_and_rejected() {
+async fn tenants_are_accepted_and_rejected() {
     let tenants = definition(&client().await).await;
-    let all: Value = serde_yaml::from_str(include_str!("../tenant_cases.yaml")).unwrap();
+    try_all(&tenants, "Tenant", include_str!("../tenant_cases.yaml")).await;
+}
+
+#[tokio::test]
+async fn rate_limit_policies_are_accepted_and_rejected() {
+    let definition = include_str!("../../../config/crd/ratelimitpolicies.finaiflow.io.yaml");
+    let policies = install(&client().await, definition).await;
+    try_all(&policies, "RateLimitPolicy", include_str!("../rate_limit_policy_cases.yaml")).await;
+}
+
+async fn try_all(objects: &Api<DynamicObject>, kind: &str, table: &str) {
+    let all: Value = serde_yaml::from_str(table).unwrap();
     for case in all["create"].as_array().unwrap() {
-        let tenant = object(case, "spec");
-        check(case, tenants.patch(&tenant.name_any(), &dry_run(), &Patch::Apply(&tenant)).await);
+        let new = object(kind, case, "spec");
+        check(case, objects.patch(&new.name_any(), &dry_run(), &Patch::Apply(&new)).await);
     }
     for case in all["update"].as_array().unwrap() {
-        let (old, new) = (object(case, "old"), object(case, "new"));
+        let (old, mut new) = (object(kind, case, "old"), object(kind, case, "new"));
         let name = old.name_any();
-        let _ = tenants.delete(&name, &kube::api::DeleteParams::default()).await;
-        let stored = tenants.create(&PostParams::default(), &old).await.unwrap();
-        let mut new = new;
+        let _ = objects.delete(&name, &kube::api::DeleteParams::default()).await;
+        let stored = objects.create(&PostParams::default(), &old).await.unwrap();
         new.metadata.resource_version = stored.resource_version();
         let replace = PostParams { dry_run: true, field_manager: None };
-        check(case, tenants.replace(&name, &replace, &new).await);
-        tenants.delete(&name, &kube::api::DeleteParams::default()).await.unwrap();
+        check(case, objects.replace(&name, &replace, &new).await);
+        objects.delete(&name, &kube::api::DeleteParams::default()).await.unwrap();
     }
 }
