@@ -1,0 +1,211 @@
+//! What was taken, by key, in bounded memory.
+//!
+//! Keys come from strangers, who must not be able to fill the memory or to choose what collides: a key is kept as 128
+//! bits of two hashes with secrets of this process. When a shard is full, what is idle goes first, which changes no
+//! decision. If all of it is live, a new key shares a cell with its neighbours (see [`Ask::coarse`]): live cells are never
+//! given up, so a flood of new keys does not touch what was counted for others.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use smallvec::SmallVec;
+
+use super::limiter::Ask;
+use super::rate::{Micros, State};
+
+/// As many as are kept without asking for memory; more are fine.
+pub(super) type Few<T> = SmallVec<[T; 8]>;
+
+const SHARDS_MAX: usize = 64;
+/// Fewer than these are not worth a lock of their own.
+const SHARD_CELLS_MIN: usize = 256;
+/// A full shard is searched for idle cells this often at most, however many new keys arrive.
+const SWEEP_INTERVAL: Micros = 1_000_000;
+/// Shared cells for each rate and shard.
+const FOLDS: u8 = 64;
+
+/// What stands for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    shard: u64,
+    slot: u64,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.slot);
+    }
+}
+
+/// Takes a number that is a hash already.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// What is known of one bucket.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub state: State,
+}
+
+type Map = HashMap<Key, Cell, BuildHasherDefault<Hashed>>;
+
+#[derive(Debug, Default)]
+struct Shard {
+    own: Map,
+    shared: Map,
+    swept: Option<Micros>,
+}
+
+/// The memory of a limiter.
+#[derive(Debug)]
+pub(super) struct Cells {
+    shards: Box<[Mutex<Shard>]>,
+    /// Cells of their own that a shard may hold.
+    capacity: usize,
+    secrets: [RandomState; 2],
+    evictions: AtomicU64,
+    overflows: AtomicU64,
+}
+
+/// Which cell an ask uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    key: Key,
+    /// The shard, as numbered in [`Locked`].
+    guard: usize,
+    pub shared: bool,
+}
+
+impl Cells {
+    /// Room for `capacity` keys (at least one).
+    pub(super) fn new(capacity: usize) -> Self {
+        let shards = (capacity / SHARD_CELLS_MIN).clamp(1, SHARDS_MAX);
+        Self {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            capacity: (capacity / shards).max(1),
+            secrets: [RandomState::new(), RandomState::new()],
+            evictions: AtomicU64::new(0),
+            overflows: AtomicU64::new(0),
+        }
+    }
+
+    fn key(&self, of: impl Hash) -> Key {
+        let [shard, slot] = &self.secrets;
+        Key { shard: shard.hash_one(&of), slot: slot.hash_one(&of) }
+    }
+
+    fn shard(&self, key: Key) -> usize {
+        let shards = self.shards.len() as u64;
+        usize::try_from(key.shard % shards).unwrap_or(0)
+    }
+
+    fn guard(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks what the asks need, in an order that is the same for all, and finds each ask its cell.
+    pub(super) fn lock(&self, asks: &[Ask<'_>], now: Micros) -> (Locked<'_>, Few<Place>) {
+        let keys: Few<Key> = asks.iter().map(|ask| self.key(ask.key)).collect();
+        let mut shards: Few<usize> = keys.iter().map(|key| self.shard(*key)).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let mut guards: Few<Guard<'_>> =
+            shards.iter().map(|shard| Guard { shard: self.guard(*shard), promised: 0 }).collect();
+        let places = std::iter::zip(asks, keys)
+            .map(|(ask, key)| {
+                let guard = shards.binary_search(&self.shard(key)).unwrap_or(0);
+                self.place(ask, key, guard, &mut guards[guard], now)
+            })
+            .collect();
+        (Locked { guards }, places)
+    }
+
+    fn place(&self, ask: &Ask<'_>, key: Key, guard: usize, locked: &mut Guard<'_>, now: Micros) -> Place {
+        let own = Place { key, guard, shared: false };
+        if locked.shard.own.contains_key(&key) {
+            return own;
+        }
+        if locked.full(self.capacity) {
+            self.sweep(&mut locked.shard, now);
+        }
+        if !locked.full(self.capacity) {
+            locked.promised += 1;
+            return own;
+        }
+        self.overflows.fetch_add(1, Ordering::Relaxed);
+        // Cells are shared within a rate: a lenient one must not forgive what a strict one counted, or the reverse.
+        let fold = digest(&SHA256, ask.coarse).as_ref()[0] % FOLDS;
+        Place { key: self.key((ask.rate, fold)), guard, shared: true }
+    }
+
+    fn sweep(&self, shard: &mut Shard, now: Micros) {
+        if shard.swept.is_some_and(|swept| swept.abs_diff(now) < SWEEP_INTERVAL) {
+            return;
+        }
+        shard.swept = Some(now);
+        let before = shard.own.len();
+        shard.own.retain(|_, cell| !cell.state.idle(now));
+        shard.shared.retain(|_, cell| !cell.state.idle(now));
+        self.evictions.fetch_add((before - shard.own.len()) as u64, Ordering::Relaxed);
+    }
+
+    /// How many are held now, how many idle ones were swept, and how often a shared one had to do.
+    pub(super) fn counts(&self) -> (usize, u64, u64) {
+        let held = (0..self.shards.len()).map(|shard| {
+            let shard = self.guard(shard);
+            shard.own.len() + shard.shared.len()
+        });
+        (held.sum(), self.evictions.load(Ordering::Relaxed), self.overflows.load(Ordering::Relaxed))
+    }
+}
+
+#[derive(Debug)]
+struct Guard<'a> {
+    shard: MutexGuard<'a, Shard>,
+    /// Places given out for cells that are not there yet.
+    promised: usize,
+}
+
+impl Guard<'_> {
+    fn full(&self, capacity: usize) -> bool {
+        self.shard.own.len() + self.promised >= capacity
+    }
+}
+
+/// The shards of one request's cells, locked.
+#[derive(Debug)]
+pub(super) struct Locked<'a> {
+    guards: Few<Guard<'a>>,
+}
+
+impl Locked<'_> {
+    pub(super) fn get(&self, place: &Place) -> Option<&Cell> {
+        let shard = &self.guards[place.guard].shard;
+        if place.shared { &shard.shared } else { &shard.own }.get(&place.key)
+    }
+
+    pub(super) fn set(&mut self, place: &Place, state: State) {
+        let shard = &mut *self.guards[place.guard].shard;
+        let cells = if place.shared { &mut shard.shared } else { &mut shard.own };
+        cells.entry(place.key).and_modify(|cell| cell.state = state).or_insert(Cell { state });
+    }
+}
