@@ -9,7 +9,7 @@ settings() { # PROGRAM ARGUMENTS...
     match($0, /\[env: [A-Z_]+=\]/) {
       name = substr($0, RSTART + 6, RLENGTH - 8)
       value = ""
-      if (match($0, /\[default: .*\]/)) value = substr($0, RSTART + 10, RLENGTH - 11)
+      if (match($0, /\[default: [^]]*\]/)) value = substr($0, RSTART + 10, RLENGTH - 11)
       if (value == "\"\"") value = ""
       sub(/ \[env:.*/, ""); sub(/^ +(--[^ ]+ <[^ ]+>)? */, "")
       # Where nothing is said, the default holds; what has none and must be said is no comment.
@@ -24,6 +24,10 @@ cat <<'END'
 END
 settings "$1" serve
 cat <<'END'
+
+# A Redis in which the replicas count requests together, redis:// or rediss://. It may hold a password: never in a file
+# that is shared.
+#REDIS_URL=
 
 # --- finaiflow-api verify-ledger ---
 # The login that verifies, as in the Secret <tenant>.maintenance-database. It holds a password: never in a file that is

@@ -29,6 +29,8 @@ use crate::extract::context::{Context, REQUEST_ID, TENANT_ID, TRACEPARENT};
 use crate::extract::idempotency_key::IDEMPOTENCY_KEY;
 use crate::metrics::Metrics;
 use crate::problem::{Code, Problem};
+use crate::rate_limit::headers::{LEGACY_LIMIT, LEGACY_REMAINING, LEGACY_RESET, RATE_LIMIT, RATE_LIMIT_POLICY};
+use crate::rate_limit::{Guard, enforce};
 use crate::tenant::{Directory, Tenant};
 use crate::{observe, routes};
 
@@ -63,6 +65,7 @@ struct Shared {
     issuer_base_url: String,
     hasher: Hasher,
     access: AccessCache,
+    guard: Arc<Guard>,
     metrics: Metrics,
     telemetry: Telemetry,
     draining: AtomicBool,
@@ -74,6 +77,7 @@ impl AppState {
         directory: Arc<Directory>,
         issuer_base_url: &str,
         clock: Clock,
+        guard: Arc<Guard>,
         telemetry: Telemetry,
     ) -> Result<Self, AppError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -83,6 +87,7 @@ impl AppState {
             issuer_base_url: issuer_base_url.trim_end_matches('/').to_owned(),
             hasher: Hasher::new(cores, clock::random()?)?,
             access: AccessCache::default(),
+            guard,
             metrics: Metrics::register(telemetry.registry())?,
             telemetry,
             draining: AtomicBool::new(false),
@@ -105,7 +110,11 @@ impl AppState {
         if self.draining() {
             Some("the server is shutting down")
         } else {
-            (!self.0.directory.ready()).then_some("the tenants are not loaded yet")
+            let loaded = [
+                (self.0.directory.ready(), "the tenants are not loaded yet"),
+                (self.0.guard.ready(), "the rate limit policies are not loaded yet"),
+            ];
+            loaded.into_iter().find_map(|(loaded, reason)| (!loaded).then_some(reason))
         }
     }
 
@@ -123,6 +132,10 @@ impl AppState {
 
     pub(crate) fn access(&self) -> &AccessCache {
         &self.0.access
+    }
+
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.0.guard
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -158,6 +171,7 @@ fn layered(routes: Router<AppState>, state: AppState) -> Router {
             Problem::internal("a handler panicked").into_response()
         }))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
+        .layer(from_fn_with_state(state.clone(), enforce::enforce))
         .layer(cors())
         .layer(unless_set(CACHE_CONTROL, "no-store"))
         .layer(unless_set(CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"))
@@ -181,7 +195,15 @@ fn cors() -> CorsLayer {
         .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, IDEMPOTENCY_KEY, TENANT_ID, REQUEST_ID, TRACEPARENT])
-        .expose_headers([REQUEST_ID, RETRY_AFTER])
+        .expose_headers([
+            REQUEST_ID,
+            RETRY_AFTER,
+            RATE_LIMIT,
+            RATE_LIMIT_POLICY,
+            LEGACY_LIMIT,
+            LEGACY_REMAINING,
+            LEGACY_RESET,
+        ])
         .max_age(PREFLIGHT_AGE)
 }
 
@@ -198,7 +220,9 @@ mod tests {
 
     fn state() -> AppState {
         let directory = Arc::new(Directory::new(None));
-        AppState::new(directory, "https://issuer.test/", clock::system(), Telemetry::new()).unwrap()
+        let telemetry = Telemetry::new();
+        let guard = Arc::new(Guard::off(telemetry.registry()).unwrap());
+        AppState::new(directory, "https://issuer.test/", clock::system(), guard, telemetry).unwrap()
     }
 
     async fn ask(path: &str) -> (StatusCode, axum::http::HeaderMap, Value) {
@@ -234,6 +258,8 @@ mod tests {
         let state = state();
         assert!(state.not_ready().is_some());
         state.directory().mark_synced();
+        assert_eq!(state.not_ready(), Some("the rate limit policies are not loaded yet"));
+        state.guard().replace([]);
         assert_eq!(state.not_ready(), None);
         state.begin_drain();
         assert!(state.not_ready().is_some());

@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
+use ipnet::IpNet;
+
+use crate::rate_limit::Settings;
 use crate::tenants::{Budget, Replica};
 
 /// The API server of FinaiFlow.
@@ -19,7 +22,7 @@ impl Cli {
     /// What to do: `serve`, configured by the environment alone, if nothing is said.
     #[must_use]
     pub fn into_command(self) -> Command {
-        self.command.unwrap_or_else(|| Command::Serve(Only::<Serve>::parse_from(["finaiflow-api"]).arguments))
+        self.command.unwrap_or_else(|| Command::Serve(Box::new(Only::<Serve>::parse_from(["finaiflow-api"]).arguments)))
     }
 }
 
@@ -35,7 +38,7 @@ struct Only<T: Args> {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serves the tenants of this cluster over HTTP (the default).
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Prints the OpenAPI description.
     Openapi,
     /// Verifies the ledger that the environment variable `DATABASE_URL` logs in to, and records the result there.
@@ -75,6 +78,24 @@ pub struct Serve {
     /// Most seconds to wait after that for open requests.
     #[arg(long, env = "FINAIFLOW_DRAIN_SECONDS", default_value = "25", value_parser = seconds)]
     pub drain: Duration,
+    /// Whether rate limits refuse requests; the switch for an emergency.
+    #[arg(long, env = "RATE_LIMIT_ENABLED", default_value_t = true, action = ArgAction::Set)]
+    pub rate_limit_enabled: bool,
+    /// Requests per window of each user, and of each address without one, where no RateLimitPolicy says otherwise.
+    #[arg(long, env = "RATE_LIMIT_REQUESTS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub rate_limit_requests: u64,
+    /// Length of that window in seconds.
+    #[arg(long, env = "RATE_LIMIT_WINDOW", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=2_678_400))]
+    pub rate_limit_window: u64,
+    /// Networks of the proxies in front, separated by commas: what these say in `X-Forwarded-For` is believed.
+    #[arg(long, env = "FINAIFLOW_TRUSTED_PROXIES", value_delimiter = ',', default_value = "", value_parser = network)]
+    pub trusted_proxies: Vec<Option<IpNet>>,
+    /// Most requests that this replica works on at a time; of the rest, reading is refused first.
+    #[arg(long, env = "FINAIFLOW_MAX_IN_FLIGHT", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_in_flight: u32,
+    /// Address of what operators may ask: which policy decides about a request.
+    #[arg(long, env = "FINAIFLOW_ADMIN_LISTEN", default_value = "127.0.0.1:8001")]
+    pub admin_listen: SocketAddr,
     /// Which log events to write, such as `info,sqlx=warn`.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     pub log: String,
@@ -93,6 +114,19 @@ impl Serve {
         Budget { connections: self.connection_budget, replicas: self.replicas }
     }
 
+    /// What the platform team says about requests.
+    #[must_use]
+    pub fn rate_limits(&self) -> Settings {
+        Settings {
+            enabled: self.rate_limit_enabled,
+            requests: self.rate_limit_requests,
+            window_seconds: self.rate_limit_window,
+            trusted_proxies: self.trusted_proxies.iter().copied().flatten().collect(),
+            max_in_flight: self.max_in_flight,
+            home: self.namespace.clone(),
+        }
+    }
+
     /// This replica.
     #[must_use]
     pub fn replica(&self) -> Replica {
@@ -108,6 +142,12 @@ pub struct VerifyLedger {
     pub log: String,
 }
 
+/// None for an empty list.
+fn network(text: &str) -> Result<Option<IpNet>, ipnet::AddrParseError> {
+    let text = text.trim();
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
 fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
     text.parse().map(Duration::from_secs)
 }
@@ -121,7 +161,7 @@ mod tests {
     fn serve(arguments: &[&str]) -> Result<Serve, clap::Error> {
         let fixed = ["finaiflow-api", "serve", "--namespace", "system", "--pod-name", "api-0"];
         match Cli::try_parse_from(fixed.iter().chain(arguments))?.into_command() {
-            Command::Serve(serve) => Ok(serve),
+            Command::Serve(serve) => Ok(*serve),
             other => panic!("{other:?}"),
         }
     }
@@ -139,12 +179,25 @@ mod tests {
         assert_eq!(serve.base_domain(), None);
         assert_eq!((serve.shutdown_delay, serve.drain), (Duration::from_secs(5), Duration::from_secs(25)));
         assert_eq!(serve.replica().pod, "api-0");
+        let limits = serve.rate_limits();
+        assert_eq!((limits.enabled, limits.requests, limits.window_seconds), (true, 100, 60));
+        assert!(limits.trusted_proxies.is_empty());
     }
 
     #[test]
     fn values_are_checked() {
         assert_eq!(serve(&["--base-domain", "bank.local"]).unwrap().base_domain(), Some("bank.local"));
-        for bad in [["--listen", "8000"], ["--connection-budget", "0"], ["--drain", "-1"]] {
+        let proxies = serve(&["--trusted-proxies", "10.0.0.0/8, fd00::/8"]).unwrap().rate_limits().trusted_proxies;
+        assert_eq!(proxies, ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap()));
+        assert!(!serve(&["--rate-limit-enabled", "false"]).unwrap().rate_limits().enabled);
+        for bad in [
+            ["--trusted-proxies", "10.0.0.1"],
+            ["--rate-limit-enabled", "maybe"],
+            ["--rate-limit-requests", "0"],
+            ["--listen", "8000"],
+            ["--connection-budget", "0"],
+            ["--drain", "-1"],
+        ] {
             assert!(serve(&bad).is_err(), "{bad:?}");
         }
     }

@@ -1,8 +1,8 @@
 //! The API server of FinaiFlow: each tenant's financial endpoints over HTTP.
 //!
-//! A request meets, from the outside in: [`observe`] (names it, logs it, writes error bodies), the layers of [`app`],
-//! the extractors of [`extract`] (tenant, user, idempotency key, body) and one handler of [`routes`]. Rules are in
-//! [`domain`], SQL in [`store`] and in `finaiflow-ledger`.
+//! A request meets, from the outside in: [`observe`] (names it, logs it, writes error bodies), the layers of [`app`], of
+//! which [`rate_limit`] decides whether it is answered at all, the extractors of [`extract`] (tenant, user, idempotency
+//! key, body) and one handler of [`routes`]. Rules are in [`domain`], SQL in [`store`] and in `finaiflow-ledger`.
 
 pub mod app;
 pub mod clock;

@@ -11,6 +11,7 @@ use axum::serve::ListenerExt;
 use clap::Parser;
 use finaiflow_api::app::{AppError, AppState, router};
 use finaiflow_api::config::{Cli, Command, Serve};
+use finaiflow_api::rate_limit::{self, Guard, GuardError, Limiter, explain};
 use finaiflow_api::tenant::Directory;
 use finaiflow_api::verify::{VerifyError, verify_ledger};
 use finaiflow_api::{clock, openapi_json, tenants};
@@ -18,12 +19,17 @@ use finaiflow_telemetry::logs;
 use finaiflow_telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait for ledger writers, pools and the Lease after the last request.
 const CLOSE: Duration = Duration::from_secs(10);
+/// A connection to the cluster on which a request is not answered is given up after this time; watches end before.
+const SILENCE: Duration = Duration::from_mins(1);
+/// Keys that rates are counted by in memory; each takes about 100 bytes.
+const KEYS: usize = 131_072;
 
 /// Why the program failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +46,8 @@ enum Error {
     Ended(#[from] JoinError),
     #[error("the server stopped without being told to")]
     Stopped,
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     #[error("DATABASE_URL: {0}")]
     Environment(#[from] env::VarError),
     #[error(transparent)]
@@ -49,7 +57,7 @@ enum Error {
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Cli::parse().into_command() {
-        Command::Serve(config) => serve(config).await,
+        Command::Serve(config) => serve(&config).await,
         Command::Openapi => io::stdout().write_all(openapi_json().as_bytes()).map_err(Error::from),
         Command::VerifyLedger(config) => verify(&config.log).await,
     };
@@ -70,12 +78,20 @@ async fn verify(log: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn serve(config: Serve) -> Result<(), Error> {
+async fn serve(config: &Serve) -> Result<(), Error> {
     logs::init(&config.log)?;
     let clock = clock::system();
     let directory = Arc::new(Directory::new(config.base_domain()));
-    let app = AppState::new(Arc::clone(&directory), &config.issuer_base_url, Arc::clone(&clock), Metrics::new())?;
-    let client = kube::Client::try_default().await?;
+    let metrics = Metrics::new();
+    let guard = Arc::new(Guard::new(config.rate_limits(), Limiter::in_memory(KEYS), metrics.registry())?);
+    let app = AppState::new(
+        Arc::clone(&directory),
+        &config.issuer_base_url,
+        Arc::clone(&clock),
+        Arc::clone(&guard),
+        metrics,
+    )?;
+    let client = cluster().await?;
     let (drain, close) = (CancellationToken::new(), CancellationToken::new());
 
     let listener = TcpListener::bind(config.listen).await?;
@@ -88,12 +104,19 @@ async fn serve(config: Serve) -> Result<(), Error> {
     let service = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let drained = drain.clone().cancelled_owned();
     let mut server = tokio::spawn(async { axum::serve(listener, service).with_graceful_shutdown(drained).await });
-    let registry = tenants::run(client, directory, clock, config.replica(), config.budget(), close.clone());
+    let admin = TcpListener::bind(config.admin_listen).await?;
+    let mut admin = tokio::spawn(axum::serve(admin, explain::router(app.clone())).into_future());
+    let (digests, policies) = watch::channel(None);
+    let limits = rate_limit::run(client.clone(), guard, Arc::clone(&clock), config.replica(), digests, close.clone());
+    let mut limits = tokio::spawn(limits);
+    let registry = tenants::run(client, directory, clock, config.replica(), config.budget(), policies, close.clone());
     let mut registry = tokio::spawn(registry);
 
     tokio::select! {
         told = told_to_stop() => told?,
         ended = &mut server => return ended?.map_err(Error::from).and(Err(Error::Stopped)),
+        ended = &mut admin => return ended?.map_err(Error::from).and(Err(Error::Stopped)),
+        ended = &mut limits => return ended.map_err(Error::from).and(Err(Error::Stopped)),
         ended = &mut registry => return ended.map_err(Error::from).and(Err(Error::Stopped)),
     }
     tracing::info!("draining");
@@ -109,6 +132,14 @@ async fn serve(config: Serve) -> Result<(), Error> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The cluster this runs in, or that of the kubeconfig.
+async fn cluster() -> Result<kube::Client, kube::Error> {
+    let mut config = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
+    kube::Client::try_from(config)
 }
 
 /// Waits for SIGTERM, or SIGINT from a keyboard.

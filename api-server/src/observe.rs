@@ -18,13 +18,12 @@ use crate::extract::context::{Context, FreshIds, REQUEST_ID};
 use crate::problem::{self, Problem};
 
 /// Stands for all paths that are no route, which a client can invent without end.
-const UNMATCHED: &str = "unmatched";
+pub(crate) const UNMATCHED: &str = "unmatched";
 
 /// Wraps the whole service.
 pub async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let context =
-        Context::read(request.uri(), request.headers(), request.extensions(), state.directory(), fresh_ids(&state));
+    let context = Context::read(request.uri(), request.headers(), request.extensions(), &state, fresh_ids(&state));
     let route = request.extensions().get::<MatchedPath>().map_or(UNMATCHED.to_owned(), |path| path.as_str().to_owned());
     let method = request.method().clone();
     request.extensions_mut().insert(context.clone());

@@ -20,7 +20,7 @@ use crate::routes;
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// What any endpoint may answer.
-pub(crate) const ANY: &[Code] = &[Code::Overloaded, Code::Internal];
+pub(crate) const ANY: &[Code] = &[Code::IpDenied, Code::QuotaExceeded, Code::Overloaded, Code::Internal];
 /// What an endpoint of a tenant may answer.
 pub(crate) const TENANT: &[Code] =
     &[Code::TenantRequired, Code::TenantAmbiguous, Code::TenantNotFound, Code::TenantSuspended];
@@ -64,7 +64,7 @@ fn response(codes: &BTreeSet<Code>) -> Response {
     let content =
         ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).examples_from_iter(examples).build();
     let mut response = ResponseBuilder::new().description(titles.join("; ")).content(MEDIA_TYPE, content);
-    if codes.contains(&Code::Overloaded) {
+    if codes.contains(&Code::Overloaded) || codes.contains(&Code::QuotaExceeded) {
         response = response.header("Retry-After", header(Type::Integer, "Seconds to wait before trying again."));
     }
     if codes.contains(&Code::Unauthenticated) {
@@ -80,6 +80,7 @@ fn header(kind: Type, description: &str) -> Header {
 fn example(code: Code) -> Problem {
     match code {
         Code::ValidationFailed => Problem::invalid_field("/name", "is required"),
+        Code::QuotaExceeded => Problem::quota(vec!["requests".to_owned()], 3),
         code => code.into(),
     }
 }

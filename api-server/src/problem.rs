@@ -54,6 +54,8 @@ pub enum Code {
     Unauthenticated,
     /// The caller may not do this.
     Forbidden,
+    /// A policy refuses requests from this address.
+    IpDenied,
     /// The tenant is suspended.
     TenantSuspended,
     /// No such tenant.
@@ -66,6 +68,8 @@ pub enum Code {
     PayloadTooLarge,
     /// The body is not `application/json`.
     UnsupportedMediaType,
+    /// A limit of requests is used up.
+    QuotaExceeded,
     /// The server cannot answer now; retrying is safe.
     Overloaded,
     /// A fault of the server.
@@ -120,6 +124,7 @@ impl Code {
             Self::NotFound => ("not-found", S::NOT_FOUND, "There is nothing here"),
             Self::Unauthenticated => ("unauthenticated", S::UNAUTHORIZED, "Valid credentials are required"),
             Self::Forbidden => ("forbidden", S::FORBIDDEN, "This is not allowed"),
+            Self::IpDenied => ("ip-denied", S::FORBIDDEN, "Requests from this address are refused"),
             Self::TenantSuspended => ("tenant-suspended", S::FORBIDDEN, "The tenant is suspended"),
             Self::TenantNotFound => ("tenant-not-found", S::NOT_FOUND, "There is no such tenant"),
             Self::EmailTaken => ("email-taken", S::CONFLICT, "The e-mail address is already registered"),
@@ -130,6 +135,7 @@ impl Code {
             Self::UnsupportedMediaType => {
                 ("unsupported-media-type", S::UNSUPPORTED_MEDIA_TYPE, "The request body must be application/json")
             }
+            Self::QuotaExceeded => ("quota-exceeded", S::TOO_MANY_REQUESTS, "A limit of requests is used up"),
             Self::Overloaded => ("overloaded", S::SERVICE_UNAVAILABLE, "The server cannot answer now"),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "The server failed"),
         }
@@ -142,6 +148,7 @@ impl Code {
             StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
             StatusCode::PAYLOAD_TOO_LARGE => Self::PayloadTooLarge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,
+            StatusCode::TOO_MANY_REQUESTS => Self::QuotaExceeded,
             StatusCode::SERVICE_UNAVAILABLE => Self::Overloaded,
             status if status.is_client_error() => Self::Malformed,
             _ => Self::Internal,
@@ -173,6 +180,9 @@ pub struct Problem {
     code: Code,
     detail: Option<String>,
     errors: Vec<FieldError>,
+    violated: Vec<String>,
+    /// Seconds after which the request may succeed.
+    retry_after: Option<u64>,
 }
 
 /// The body of an error answer (RFC 9457).
@@ -196,6 +206,10 @@ pub struct ProblemBody {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<FieldError>,
+    /// The limits that are used up, for `quota-exceeded` (draft-ietf-httpapi-ratelimit-headers).
+    #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false, example = json!([]))]
+    violated: Vec<String>,
     /// Finds this request in the logs.
     #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
     trace_id: String,
@@ -204,18 +218,25 @@ pub struct ProblemBody {
 impl Problem {
     /// A problem with an explanation of this occurrence.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: Some(detail.into()), errors: Vec::new() }
+        Self { detail: Some(detail.into()), ..Self::from(code) }
     }
 
     /// `validation-failed` with the fields at fault.
     #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
-        Self { code: Code::ValidationFailed, detail: None, errors }
+        Self { errors, ..Self::from(Code::ValidationFailed) }
     }
 
     /// `validation-failed` of a single field.
     pub fn invalid_field(pointer: &str, detail: impl Into<String>) -> Self {
         Self::invalid(vec![FieldError::new(pointer, detail)])
+    }
+
+    /// `quota-exceeded`: the limits that are used up, and for how many seconds.
+    #[must_use]
+    pub fn quota(violated: Vec<String>, retry_after: u64) -> Self {
+        let detail = format!("try again in {retry_after} s");
+        Self { detail: Some(detail), violated, retry_after: Some(retry_after), ..Self::from(Code::QuotaExceeded) }
     }
 
     /// `internal`: the cause goes to the log, the client learns nothing but the trace id.
@@ -239,6 +260,7 @@ impl Problem {
             status: self.code.status().as_u16(),
             detail: self.detail.clone(),
             errors: self.errors.clone(),
+            violated: self.violated.clone(),
             trace_id: trace_id.to_owned(),
         }
     }
@@ -246,7 +268,7 @@ impl Problem {
 
 impl From<Code> for Problem {
     fn from(code: Code) -> Self {
-        Self { code, detail: None, errors: Vec::new() }
+        Self { code, detail: None, errors: Vec::new(), violated: Vec::new(), retry_after: None }
     }
 }
 
@@ -347,15 +369,17 @@ pub fn render(response: Response, trace_id: &str) -> Response {
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.extend(fresh.headers);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-    hints(problem.code, &mut parts.headers);
+    hints(&problem, &mut parts.headers);
     parts.extensions.insert(problem);
     Response::from_parts(parts, body)
 }
 
 /// Headers that tell a client what to do next.
-fn hints(code: Code, headers: &mut HeaderMap) {
-    match code {
-        Code::Overloaded => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
+fn hints(problem: &Problem, headers: &mut HeaderMap) {
+    match problem.code {
+        Code::Overloaded | Code::QuotaExceeded => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(problem.retry_after.unwrap_or(1)))
+        }
         Code::Unauthenticated => headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
         _ => None,
     };

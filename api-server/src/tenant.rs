@@ -3,7 +3,7 @@
 //! [`Tenant`] is an immutable snapshot: a change of any kind (settings, rotated credentials, rotated keys) is a new
 //! snapshot put into the [`Directory`]; requests that already hold the old one finish with it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,6 +20,8 @@ use crate::domain::signing_keys::SigningKeys;
 pub struct Tenant {
     /// Name of the Tenant resource, unique per installation.
     pub name: String,
+    /// How policies name it.
+    pub target: Arc<PolicyTarget>,
     /// The bank's identity, also the token claim `tid`.
     pub claim_id: ClaimId,
     /// What the Tenant's spec decides about requests.
@@ -32,6 +34,17 @@ pub struct Tenant {
     pub keys: SigningKeys,
     /// Key-encryption key; secrets of this tenant are derived from it.
     pub data_key: DataKey,
+}
+
+/// What RateLimitPolicies name a Tenant by, besides its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyTarget {
+    /// Namespace of the Tenant resource.
+    pub namespace: String,
+    /// Its `spec.tier`.
+    pub tier: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The part of a Tenant's spec that requests depend on.

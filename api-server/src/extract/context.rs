@@ -9,6 +9,7 @@ use axum::http::header::HOST;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderName, Uri};
 
+use crate::app::AppState;
 use crate::store::audit::Origin;
 use crate::tenant::{Directory, Tenant, TenantError};
 
@@ -28,7 +29,7 @@ pub struct Context {
     pub request_id: String,
     /// 32 hex digits, from `traceparent` if it is valid, else new.
     pub trace_id: String,
-    /// Address of the peer; behind a proxy, the proxy's.
+    /// Address of the client: the peer's, or what trusted proxies say of it.
     pub ip: Option<IpAddr>,
     /// The tenant the request is for.
     pub tenant: Result<Arc<Tenant>, TenantError>,
@@ -46,18 +47,14 @@ pub struct FreshIds {
 impl Context {
     /// Reads the circumstances from a request's head.
     #[must_use]
-    pub fn read(
-        uri: &Uri,
-        headers: &HeaderMap,
-        extensions: &Extensions,
-        directory: &Directory,
-        fresh: FreshIds,
-    ) -> Self {
+    pub fn read(uri: &Uri, headers: &HeaderMap, extensions: &Extensions, state: &AppState, fresh: FreshIds) -> Self {
         Self {
             request_id: request_id(headers).unwrap_or(fresh.request_id),
             trace_id: trace_id(headers).unwrap_or(fresh.trace_id),
-            ip: extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip().to_canonical()),
-            tenant: tenant(uri, headers, directory),
+            ip: extensions
+                .get::<ConnectInfo<SocketAddr>>()
+                .map(|ConnectInfo(peer)| state.guard().client(peer.ip(), headers)),
+            tenant: tenant(uri, headers, state.directory()),
         }
     }
 
@@ -112,11 +109,15 @@ fn trace_id(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use finaiflow_telemetry::metrics::Metrics;
+
     use super::*;
+    use crate::clock;
+    use crate::rate_limit::Guard;
     use crate::tenant::{Entry, State};
 
     fn read(headers: &[(HeaderName, &str)]) -> Context {
-        let directory = Directory::new(Some("bank.local"));
+        let directory = Arc::new(Directory::new(Some("bank.local")));
         directory.mark_synced();
         directory.replace("acme", Entry { hosts: Vec::new(), state: State::Suspended });
         let mut map = HeaderMap::new();
@@ -124,7 +125,10 @@ mod tests {
             map.append(name, value.parse().unwrap());
         }
         let fresh = FreshIds { request_id: "fresh".to_owned(), trace_id: "f".repeat(32) };
-        Context::read(&Uri::from_static("/"), &map, &Extensions::new(), &directory, fresh)
+        let telemetry = Metrics::new();
+        let guard = Arc::new(Guard::off(telemetry.registry()).unwrap());
+        let state = AppState::new(directory, "https://issuer.test", clock::system(), guard, telemetry).unwrap();
+        Context::read(&Uri::from_static("/"), &map, &Extensions::new(), &state, fresh)
     }
 
     #[test]

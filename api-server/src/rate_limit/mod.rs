@@ -1,13 +1,53 @@
 //! Decides whether a request may pass: rates, what was taken under them, and how replicas share them.
 //!
-//! A request asks for several things at once ([`Ask`]), and either gets all of them or takes nothing. `rate` is the
-//! arithmetic of one rate, `cells` the bounded memory of what was taken, `limiter` the decision.
+//! A request asks for several things at once ([`Ask`]), and either gets all of them or takes nothing. [`rate`] is the
+//! arithmetic of one rate, [`cells`] the bounded memory of what was taken, [`limiter`] the decision.
+//!
+//! Around it: [`follow`] keeps the RateLimitPolicies of the cluster, [`rules`] makes them ready for requests, [`peers`]
+//! counts the live replicas, [`enforce`] is the layer that every request passes, with the address from [`client_ip`] and
+//! the headers of [`headers`], and [`explain`] tells operators why.
 
 mod cells;
+pub mod client_ip;
+pub mod enforce;
+pub mod explain;
+mod follow;
+mod guard;
+pub(crate) mod headers;
 mod limiter;
+mod metrics;
+mod peers;
 #[cfg(test)]
 mod properties;
 mod rate;
+mod rules;
 
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use guard::{Guard, GuardError, Settings};
 pub use limiter::{Ask, FailureMode, Limiter, Outcome, Row, Share, Source, Stats, Verdict};
 pub use rate::{Algorithm, COST_MAX, InvalidRate, Micros, Rate};
+
+use crate::clock::Clock;
+use crate::tenants::Replica;
+
+/// Keeps the guard's policies equal to the cluster's and its share to the number of replicas until `stop`; `told` gets
+/// the digest of the policies in force.
+pub async fn run(
+    client: Client,
+    guard: Arc<Guard>,
+    clock: Clock,
+    replica: Replica,
+    told: watch::Sender<Option<String>>,
+    stop: CancellationToken,
+) {
+    let lease = replica.lease_name();
+    tokio::join!(
+        follow::policies(client.clone(), Arc::clone(&guard), told, stop.clone()),
+        peers::count(client, &replica.namespace, &lease, guard, clock, stop),
+    );
+}

@@ -18,6 +18,7 @@ problems!(&[Code::Internal]);
     responses((status = 200, description = "Prometheus text format", body = String, content_type = "text/plain"), Problems)
 )]
 pub(crate) async fn metrics(State(state): State<AppState>) -> Result<impl IntoResponse, Problem> {
+    state.guard().measure();
     let text = state.telemetry().render().map_err(Problem::internal)?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }

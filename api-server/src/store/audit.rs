@@ -11,7 +11,7 @@ use crate::store::StoreError;
 /// Where a request came from.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
-    /// Address of the peer.
+    /// Address of the client.
     pub ip: Option<IpAddr>,
     /// The request's `X-Request-ID`.
     pub request_id: String,

@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use finaiflow_crds::names::{ANNOTATION_APPLIED, ANNOTATION_FAILURES, API_SERVER, LABEL_COMPONENT, MANAGER_API};
+use finaiflow_crds::names::{
+    ANNOTATION_APPLIED, ANNOTATION_FAILURES, ANNOTATION_POLICIES, API_SERVER, LABEL_COMPONENT, MANAGER_API,
+};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
@@ -40,7 +42,9 @@ pub struct Replica {
 }
 
 impl Replica {
-    fn lease_name(&self) -> String {
+    /// Name of its Lease.
+    #[must_use]
+    pub fn lease_name(&self) -> String {
         format!("{API_SERVER}-{}", self.pod)
     }
 }
@@ -71,12 +75,14 @@ impl Report {
 
 /// Publishes each report, and the newest one again in time, until the sender is gone; then deletes the Lease.
 ///
-/// There is no Lease before the first report: a replica counts once it has caught up.
+/// There is no Lease before the first report and the first digest of the policies in force: a replica counts once it has
+/// caught up with both.
 pub(super) async fn publish(
     client: Client,
     replica: Replica,
     clock: Clock,
     mut reports: watch::Receiver<Option<Report>>,
+    mut policies: watch::Receiver<Option<String>>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client, &replica.namespace);
     let name = replica.lease_name();
@@ -89,10 +95,12 @@ pub(super) async fn publish(
                 }
                 sleep(GATHER).await;
             }
+            Ok(()) = policies.changed() => sleep(GATHER).await,
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
         }
-        let Some(report) = reports.borrow_and_update().clone() else { continue };
-        let lease = lease(&replica, &report, clock());
+        let told = (reports.borrow_and_update().clone(), policies.borrow_and_update().clone());
+        let (Some(report), Some(policies)) = told else { continue };
+        let lease = lease(&replica, &report, policies, clock());
         let (params, lease) = (PatchParams::apply(MANAGER_API).force(), Patch::Apply(&lease));
         let wait = match timeout(REQUEST, leases.patch(&name, &params, &lease)).await {
             Ok(Ok(_)) => RENEW,
@@ -112,10 +120,11 @@ fn retry(lease: &str, error: &str) -> Duration {
     RETRY
 }
 
-fn lease(replica: &Replica, report: &Report, now: OffsetDateTime) -> Lease {
+fn lease(replica: &Replica, report: &Report, policies: String, now: OffsetDateTime) -> Lease {
     let annotations = BTreeMap::from([
         (ANNOTATION_APPLIED.to_owned(), report.applied.to_string()),
         (ANNOTATION_FAILURES.to_owned(), serde_json::json!(report.failures).to_string()),
+        (ANNOTATION_POLICIES.to_owned(), policies),
     ]);
     let owner = |uid: &String| OwnerReference {
         api_version: "v1".to_owned(),
@@ -160,7 +169,9 @@ mod tests {
     fn a_lease_says_who_until_when_and_how_far() {
         let replica = Replica { namespace: "system".into(), pod: "api-0".into(), pod_uid: Some("u1".into()) };
         let report = Report::new(42, &Failures::from([(key("acme"), (7, "why".into()))]));
-        let lease = serde_json::to_value(lease(&replica, &report, datetime!(2026-01-01 00:00:00.5 UTC))).unwrap();
+        let lease =
+            serde_json::to_value(lease(&replica, &report, "0-0".to_owned(), datetime!(2026-01-01 00:00:00.5 UTC)))
+                .unwrap();
         assert_eq!(
             lease,
             serde_json::json!({
@@ -171,6 +182,7 @@ mod tests {
                     "annotations": {
                         "finaiflow.io/applied-resource-version": "42",
                         "finaiflow.io/failures": r#"{"banks/acme":"why"}"#,
+                        "finaiflow.io/policy-digest": "0-0",
                     },
                     "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "api-0", "uid": "u1"}],
                 },

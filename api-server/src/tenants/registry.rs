@@ -13,23 +13,22 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Secret;
-use kube::runtime::watcher::{Config, Event};
+use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::Key;
 use super::applied::Applied;
 use super::connection::{self, Budget, Connection};
 use super::lease::{Failures, Report};
 use super::load::{self, LoadError, Loaded};
 use super::plan::{Need, Plan, plan};
+use super::{Key, watching};
 use crate::clock::Clock;
-use crate::tenant::{Directory, Entry, State, Tenant, TenantSettings};
+use crate::tenant::{Directory, Entry, PolicyTarget, State, Tenant, TenantSettings};
 
-const PAGE: u32 = 500;
 /// Tenants loaded at the same time.
 const PARALLEL: usize = 8;
 const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
@@ -45,9 +44,10 @@ struct Served {
 
 impl Served {
     /// What requests get to see of it.
-    fn snapshot(&mut self, name: &str) -> Arc<Tenant> {
+    fn snapshot(&mut self, name: &str, target: PolicyTarget) -> Arc<Tenant> {
         let tenant = Arc::new(Tenant {
             name: name.to_owned(),
+            target: Arc::new(target),
             claim_id: self.loaded.holding.claim,
             settings: self.settings.clone(),
             pool: self.connection.pool.clone(),
@@ -137,7 +137,7 @@ impl Registry {
     /// Follows the Tenants until `stop`; then ends every ledger writer and closes every pool.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let tenants: Api<TenantObject> = Api::all(self.client.clone());
-        let events = watcher(tenants, Config::default().page_size(PAGE)).default_backoff().modify(prune);
+        let events = watcher(tenants, watching()).default_backoff().modify(prune);
         let mut events = pin!(events);
         let mut count = interval(COUNT);
         loop {
@@ -315,11 +315,13 @@ impl Registry {
 
     /// Lets requests reach the tenant as it is loaded, with new settings if given.
     fn serve(&mut self, key: &Key, settings: Option<TenantSettings>) {
-        let Some(served) = self.slots.get_mut(key).and_then(|slot| slot.served.as_mut()) else { return };
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let target = slot.object.as_deref().map(target).unwrap_or_default();
+        let Some(served) = slot.served.as_mut() else { return };
         if let Some(settings) = settings {
             served.settings = settings;
         }
-        let tenant = served.snapshot(&key.name);
+        let tenant = served.snapshot(&key.name, target);
         self.put(key, State::Serving(tenant));
     }
 
@@ -404,6 +406,14 @@ impl Registry {
 fn prune(object: &mut TenantObject) {
     object.metadata.managed_fields = None;
     object.metadata.annotations = None;
+}
+
+fn target(object: &TenantObject) -> PolicyTarget {
+    PolicyTarget {
+        namespace: object.namespace().unwrap_or_default(),
+        tier: object.spec.tier.clone(),
+        labels: object.labels().clone(),
+    }
 }
 
 fn key(object: &TenantObject) -> Key {

@@ -32,6 +32,8 @@ const PROBE: Duration = Duration::from_millis(20);
 pub struct Fleet {
     namespace: String,
     kubeconfig: PathBuf,
+    /// Environment of the replicas to come.
+    pub settings: Vec<(&'static str, String)>,
     pub service: Service,
     probes: JoinHandle<()>,
 }
@@ -48,7 +50,7 @@ impl Fleet {
         file.write_all(serde_yaml::to_string(&config).unwrap().as_bytes()).unwrap();
         let service = Service::default();
         let probes = tokio::spawn(service.clone().probe());
-        Self { namespace: bank.namespace.clone(), kubeconfig: path, service, probes }
+        Self { namespace: bank.namespace.clone(), kubeconfig: path, settings: Vec::new(), service, probes }
     }
 
     /// Another replica, once the Service sends requests to it.
@@ -62,6 +64,9 @@ impl Fleet {
             .env("POD_NAMESPACE", &self.namespace)
             .env("POD_NAME", random_name("api"))
             .env("RUST_LOG", "error")
+            .env("RATE_LIMIT_ENABLED", "false")
+            .env("FINAIFLOW_ADMIN_LISTEN", "127.0.0.1:0")
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();

@@ -13,6 +13,7 @@ use finaiflow_api::app::{self, AppState};
 use finaiflow_api::clock::{self, Clock};
 use finaiflow_api::domain::signing_keys::SigningKeys;
 use finaiflow_api::openapi;
+use finaiflow_api::rate_limit::Guard;
 use finaiflow_api::tenant::{DataKey, Directory, EmailVerification, Entry, State, Tenant, TenantSettings};
 use finaiflow_ledger::engine::Engine;
 use finaiflow_schema::names::ClaimId;
@@ -64,6 +65,7 @@ pub fn signing_keys() -> SigningKeys {
 fn tenant(name: &str, claim_id: ClaimId, pool: PgPool, clock: &Clock) -> Arc<Tenant> {
     Arc::new(Tenant {
         name: name.to_owned(),
+        target: Arc::default(),
         claim_id,
         settings: settings(),
         engine: Engine::new(pool.clone(), Arc::clone(clock)),
@@ -89,7 +91,10 @@ impl World {
         let globex = tenant("globex", neighbour.claim_id, pool(&neighbour.app_url), &clock::system());
         let directory = Arc::new(Directory::new(Some(BASE_DOMAIN)));
         directory.mark_synced();
-        let state = AppState::new(Arc::clone(&directory), ISSUER, clock, Metrics::new()).unwrap();
+        let metrics = Metrics::new();
+        let guard = Arc::new(Guard::off(metrics.registry()).unwrap());
+        guard.replace([]);
+        let state = AppState::new(Arc::clone(&directory), ISSUER, clock, guard, metrics).unwrap();
         let documented = serde_json::to_value(openapi::document()).unwrap();
         let app = app::router(state.clone());
         let world = Self { db, app, state, directory, acme, globex, now, documented };
@@ -110,8 +115,9 @@ impl World {
         let mut settings = acme.settings.clone();
         change(&mut settings);
         let (name, claim_id, pool) = (acme.name.clone(), acme.claim_id, acme.pool.clone());
+        let target = Arc::clone(&acme.target);
         let (engine, keys, data_key) = (acme.engine.clone(), acme.keys.clone(), acme.data_key.clone());
-        self.serve(&Arc::new(Tenant { name, claim_id, settings, pool, engine, keys, data_key }));
+        self.serve(&Arc::new(Tenant { name, target, claim_id, settings, pool, engine, keys, data_key }));
     }
 
     /// Moves the clock of tokens and sessions on.

@@ -13,7 +13,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use finaiflow_api::tenant::{Directory, Tenant, TenantError};
 use finaiflow_api::tenants::Budget;
 use finaiflow_api::{clock, tenants};
-use finaiflow_crds::Tenant as TenantObject;
+use finaiflow_crds::{RateLimitPolicy, Tenant as TenantObject};
 use finaiflow_ledger::id::AccountId;
 use finaiflow_ledger::verify;
 use finaiflow_schema::names::{ClaimId, Login, TenantNames};
@@ -345,11 +345,10 @@ impl Bank {
         api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await.unwrap();
     }
 
-    /// Tenants everywhere, and Leases of its own namespace.
+    /// Tenants and policies everywhere, and Leases of its own namespace.
     async fn grant_what_the_chart_grants(&self) {
-        let tenants =
-            json!([{"apiGroups": ["finaiflow.io"], "resources": ["tenants"], "verbs": ["get", "list", "watch"]}]);
-        let leases = json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "patch", "delete"]}]);
+        let tenants = json!([{"apiGroups": ["finaiflow.io"], "resources": ["tenants", "ratelimitpolicies"], "verbs": ["get", "list", "watch"]}]);
+        let leases = json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "patch", "delete", "list", "watch"]}]);
         self.grant("ClusterRole", &format!("{}-{}", ACCOUNT, self.namespace), None, &tenants).await;
         self.grant("Role", ACCOUNT, Some(&self.namespace), &leases).await;
     }
@@ -403,13 +402,20 @@ pub fn signing_key(kid: &str) -> Value {
 }
 
 async fn install_crd(client: &Client) {
-    let crd: DynamicObject =
-        serde_yaml::from_str(include_str!("../../../config/crd/tenants.finaiflow.io.yaml")).unwrap();
+    let definitions = [
+        include_str!("../../../config/crd/tenants.finaiflow.io.yaml"),
+        include_str!("../../../config/crd/ratelimitpolicies.finaiflow.io.yaml"),
+    ];
     let crds = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&crds));
-    api.patch(&crd.name_any(), &PatchParams::apply("crds-test").force(), &Patch::Apply(&crd)).await.unwrap();
-    let tenants: Api<TenantObject> = Api::all(client.clone());
-    eventually("the API server serves Tenants", || async { tenants.list(&ListParams::default()).await.ok() }).await;
+    for definition in definitions {
+        let crd: DynamicObject = serde_yaml::from_str(definition).unwrap();
+        api.patch(&crd.name_any(), &PatchParams::apply("crds-test").force(), &Patch::Apply(&crd)).await.unwrap();
+    }
+    let (tenants, policies) = (Api::<TenantObject>::all(client.clone()), Api::<RateLimitPolicy>::all(client.clone()));
+    let params = ListParams::default();
+    eventually("the API server serves Tenants", || async { tenants.list(&params).await.ok() }).await;
+    eventually("the API server serves policies", || async { policies.list(&params).await.ok() }).await;
 }
 
 /// The registry of one replica, with only the rights that the chart and the operator give it.
@@ -428,7 +434,8 @@ impl Replica {
         let stop = CancellationToken::new();
         let (given, told) = (Arc::clone(&directory), stop.clone());
         let budget = Budget { connections, replicas: 3 };
-        let task = tokio::spawn(tenants::run(client, given, clock::system(), replica, budget, told));
+        let (_, policies) = watch::channel(Some("0-0".to_owned()));
+        let task = tokio::spawn(tenants::run(client, given, clock::system(), replica, budget, policies, told));
         eventually("the replica has caught up", || async { directory.ready().then_some(()) }).await;
         Self { directory, stop, task }
     }

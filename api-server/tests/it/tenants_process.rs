@@ -13,7 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::tenants_bank::{Bank, POD, eventually, kubeconfig};
 
 fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_finaiflow-api"))
+    let mut program = Command::new(env!("CARGO_BIN_EXE_finaiflow-api"));
+    program.env("FINAIFLOW_ADMIN_LISTEN", "127.0.0.1:0");
+    program
 }
 
 /// The status of `GET path`, if the server answers.

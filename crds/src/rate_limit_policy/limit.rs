@@ -165,7 +165,7 @@ pub enum PathType {
     /// It is the value, or lies below it.
     #[default]
     Prefix,
-    /// The endpoint's path in the API's description is the value, as `/api/v1/accounts/{account_id}`.
+    /// The endpoint's path in the API's description is the value, as `/api/v1/accounts/{id}`.
     Template,
 }
 

@@ -7,9 +7,9 @@ KUBECONFIG=$LC_STATE/admin.kubeconfig
 # shellcheck source-path=SCRIPTDIR/..
 . "$HERE/postgres.sh"
 lc() { "$HERE/lc.sh" "$@"; }
-ports() { # of 10 neighbours, lc.sh takes the first six
+ports() { # of 11 neighbours, lc.sh takes the first six
   LC_PORT=$(<"$STATE/port")
-  PGPORT=$((LC_PORT + 6)) API=$((LC_PORT + 7)) METRICS=$((LC_PORT + 8)) HEALTH=$((LC_PORT + 9))
+  PGPORT=$((LC_PORT + 6)) API=$((LC_PORT + 7)) METRICS=$((LC_PORT + 8)) HEALTH=$((LC_PORT + 9)) ADMIN=$((LC_PORT + 10))
   DATABASE=$(<"$STATE/database")
   FINAIFLOW_CONNINFO="host=$DATABASE/pg port=$PGPORT user=postgres dbname=finaiflow"
 }
@@ -24,7 +24,7 @@ END
 start() {
   local log=$STATE/log/start.log
   mkdir -p "$STATE/log"
-  [ -f "$STATE/port" ] || free_ports 10 >"$STATE/port"
+  [ -f "$STATE/port" ] || free_ports 11 >"$STATE/port"
   # `postgres` may not enter root's directories.
   [ -f "$STATE/database" ] || if [ "$(id -u)" = 0 ]; then mktemp -d /var/tmp/finaiflow.XXXXXX; else echo "$STATE/postgresql"; fi >"$STATE/database"
   ports
@@ -79,6 +79,7 @@ programs() {
     FINAIFLOW_METRICS_ADDRESS=$at:$METRICS FINAIFLOW_HEALTH_ADDRESS=$at:$HEALTH \
     keep operator "$STATE/bin/finaiflow-operator" --config "$STATE/operator.yaml"
   KUBECONFIG=$STATE/api.kubeconfig POD_NAME=finaiflow-api FINAIFLOW_LISTEN=$at:$API FINAIFLOW_BASE_DOMAIN=bank.local FINAIFLOW_REPLICAS=1 \
+    RATE_LIMIT_REQUESTS=1000000 FINAIFLOW_ADMIN_LISTEN=$at:$ADMIN \
     FINAIFLOW_ISSUER_BASE_URL=$(url) FINAIFLOW_SHUTDOWN_DELAY_SECONDS=0 keep api "$STATE/bin/finaiflow-api"
 }
 account() { # a kubeconfig with the rights of a program's ServiceAccount, and no more
