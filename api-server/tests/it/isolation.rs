@@ -54,7 +54,16 @@ async fn a_token_is_good_for_its_tenant_only() {
     let (acme, globex) = (&world.acme, &world.globex);
     let (name, claim_id) = (globex.name.clone(), globex.claim_id);
     let (pool, engine, data_key) = (globex.pool.clone(), globex.engine.clone(), globex.data_key.clone());
-    let confused = Tenant { name, claim_id, settings: settings(), pool, engine, keys: acme.keys.clone(), data_key };
+    let confused = Tenant {
+        name,
+        target: Arc::default(),
+        claim_id,
+        settings: settings(),
+        pool,
+        engine,
+        keys: acme.keys.clone(),
+        data_key,
+    };
     world.serve(&Arc::new(confused));
     ada.tenant = Some("globex".to_owned());
     ada.get("/api/v1/accounts").send().await.expect_problem(401, "unauthenticated");
@@ -136,7 +145,16 @@ async fn a_tenant_whose_database_is_away_is_overloaded_and_others_are_not() {
     let (name, claim_id, keys) = (acme.name.clone(), acme.claim_id, acme.keys.clone());
     let engine = Engine::new(lost.clone(), finaiflow_api::clock::system());
     let data_key = acme.data_key.clone();
-    world.serve(&Arc::new(Tenant { name, claim_id, settings: settings(), pool: lost, engine, keys, data_key }));
+    world.serve(&Arc::new(Tenant {
+        name,
+        target: Arc::default(),
+        claim_id,
+        settings: settings(),
+        pool: lost,
+        engine,
+        keys,
+        data_key,
+    }));
     ada.get("/api/v1/accounts").send().await.expect_problem(503, "overloaded");
     ada.get(&format!("/api/v1/accounts/{account}/balance")).send().await.expect_problem(503, "overloaded");
     ada.deposit(&account, 1, "USD").await.expect_problem(503, "overloaded");
@@ -154,7 +172,16 @@ async fn a_key_that_is_gone_verifies_nothing() {
     let acme = &world.acme;
     let (name, claim_id, pool) = (acme.name.clone(), acme.claim_id, acme.pool.clone());
     let (engine, data_key) = (acme.engine.clone(), acme.data_key.clone());
-    let rotated = Tenant { name, claim_id, settings: settings(), pool, engine, keys: signing_keys(), data_key };
+    let rotated = Tenant {
+        name,
+        target: Arc::default(),
+        claim_id,
+        settings: settings(),
+        pool,
+        engine,
+        keys: signing_keys(),
+        data_key,
+    };
     world.serve(&Arc::new(rotated));
     ada.get("/api/v1/accounts").send().await.expect_problem(401, "unauthenticated");
     world.close().await;
