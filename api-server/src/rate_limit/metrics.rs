@@ -55,7 +55,7 @@ impl Metrics {
         let decisions = IntCounterVec::new(
             Opts::new(
                 "finaiflow_ratelimit_decisions_total",
-                "Requests by policy, limit and what the limit made of them.",
+                "Requests by policy, limit and decision.",
             ),
             &["policy", "limit", "decision"],
         )?;
