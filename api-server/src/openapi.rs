@@ -19,6 +19,12 @@ use crate::routes;
 /// A trace id for examples.
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
+/// What an answer says about limits, where a policy does not choose otherwise.
+const LIMITS: [(&str, &str); 2] = [
+    ("RateLimit-Policy", "The limits that count the request: name, quota `q` and window `w` in seconds."),
+    ("RateLimit", "What is left of each: requests `r`, and seconds `t` until there is more."),
+];
+
 /// What any endpoint may answer.
 pub(crate) const ANY: &[Code] = &[Code::IpDenied, Code::QuotaExceeded, Code::Overloaded, Code::Internal];
 /// What an endpoint of a tenant may answer.
@@ -134,9 +140,9 @@ pub(crate) struct PageParams {
     cursor: Option<String>,
 }
 
-struct BearerScheme;
+struct Shared;
 
-impl Modify for BearerScheme {
+impl Modify for Shared {
     fn modify(&self, document: &mut Document) {
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
@@ -145,6 +151,8 @@ impl Modify for BearerScheme {
             .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let limits = LIMITS.map(|(name, description)| (name.to_owned(), header(Type::String, description).into()));
+        components.headers.extend(limits);
     }
 }
 
@@ -165,7 +173,7 @@ impl Modify for BearerScheme {
     ),
     servers((url = "/", description = "This server")),
     components(schemas(ProblemBody, FieldError)),
-    modifiers(&BearerScheme),
+    modifiers(&Shared),
     tags(
         (name = "auth", description = "Registration, sessions and the signed-in user"),
         (name = "accounts", description = "Accounts, balances and movements of the signed-in user"),
@@ -185,10 +193,15 @@ pub(crate) fn base() -> Document {
 pub fn document() -> Document {
     let mut document = routes::api().split_for_parts().1;
     let operations = document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.post]).flatten();
-    for response in operations.flat_map(|operation| operation.responses.responses.values_mut()) {
-        if let RefOr::T(response) = response {
+    for responses in operations.map(|operation| &mut operation.responses.responses) {
+        let counted = responses.contains_key(Code::QuotaExceeded.status().as_str());
+        for response in responses.values_mut() {
+            let RefOr::T(response) = response else { continue };
             let request_id = header(Type::String, "The request's own, or a new one where it has none.");
             response.headers.insert("X-Request-ID".to_owned(), request_id.into());
+            for (name, _) in LIMITS.into_iter().filter(|_| counted) {
+                response.headers.insert(name.to_owned(), RefOr::Ref(Ref::new(format!("#/components/headers/{name}"))));
+            }
         }
     }
     document

@@ -53,10 +53,7 @@ impl Metrics {
             Ok::<_, prometheus::Error>(gauge)
         };
         let decisions = IntCounterVec::new(
-            Opts::new(
-                "finaiflow_ratelimit_decisions_total",
-                "Requests by policy, limit and decision.",
-            ),
+            Opts::new("finaiflow_ratelimit_decisions_total", "Requests by policy, limit and decision."),
             &["policy", "limit", "decision"],
         )?;
         registry.register(Box::new(decisions.clone()))?;
