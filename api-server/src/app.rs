@@ -167,11 +167,11 @@ fn layered(routes: Router<AppState>, state: AppState) -> Router {
     routes
         .fallback(|| async { Problem::from(Code::NotFound) })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(state.clone(), enforce::enforce))
         .layer(CatchPanicLayer::custom(|_panic| -> Response {
             Problem::internal("a handler panicked").into_response()
         }))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
-        .layer(from_fn_with_state(state.clone(), enforce::enforce))
         .layer(cors())
         .layer(unless_set(CACHE_CONTROL, "no-store"))
         .layer(unless_set(CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"))

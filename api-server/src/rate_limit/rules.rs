@@ -12,11 +12,12 @@ use finaiflow_crds::rate_limit_policy::{
     self as policy, Attached, Effective, Item, KeyType, Level, Limit, Mode, PathType, ResponseHeaders, RouteGroup,
     Standing, Target,
 };
+use finaiflow_schema::names::ClaimId;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::Value;
 
 use super::{Algorithm, FailureMode, Rate};
-use crate::tenant::Tenant;
+use crate::tenant::{PolicyTarget, Tenant};
 
 /// Tenants whose rules are kept ready.
 const READY: usize = 20_000;
@@ -63,10 +64,10 @@ pub(super) struct PolicySet {
     ready: RwLock<HashMap<String, Ready>>,
 }
 
-/// The rules of one tenant, and how its resource was labelled when they were made.
+/// The rules of one tenant, and which bank it was and how labelled when they were made.
 #[derive(Debug)]
 struct Ready {
-    target: Arc<crate::tenant::PolicyTarget>,
+    made_for: Option<(ClaimId, Arc<PolicyTarget>)>,
     groups: Groups,
 }
 
@@ -96,21 +97,20 @@ impl PolicySet {
     /// The rules for requests to `group` of `tenant`, or for those that name no tenant.
     pub(super) fn rules(&self, maker: &Maker, tenant: Option<&Tenant>, group: RouteGroup) -> Arc<Rules> {
         let name = tenant.map_or("", |tenant| tenant.name.as_str());
-        let same = |ready: &Ready| tenant.is_none_or(|tenant| ready.target == tenant.target);
+        let made_for = tenant.map(|tenant| (tenant.claim_id, Arc::clone(&tenant.target)));
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ready) = ready.get(name).filter(|ready| same(ready)) {
+        if let Some(ready) = ready.get(name).filter(|ready| ready.made_for == made_for) {
             return Arc::clone(&ready.groups[group as usize]);
         }
         drop(ready);
         let groups =
             RouteGroup::ALL.map(|group| Arc::new(Rules::make(&self.effective(maker, tenant, group), maker, tenant)));
         let rules = Arc::clone(&groups[group as usize]);
-        let target = tenant.map(|tenant| Arc::clone(&tenant.target)).unwrap_or_default();
         let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
         if ready.len() >= READY {
             ready.clear();
         }
-        ready.insert(name.to_owned(), Ready { target, groups });
+        ready.insert(name.to_owned(), Ready { made_for, groups });
         rules
     }
 
@@ -416,4 +416,113 @@ fn identity(text: &str) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest(&SHA256, text.as_bytes()).as_ref()[..16]);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rule(limit: &Value) -> Rule {
+        let policy = json!({
+            "apiVersion": "finaiflow.io/v1alpha1", "kind": "RateLimitPolicy", "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            "spec": {"targetRefs": [{"kind": "ApiServer", "name": "default"}], "limits": [limit]},
+        });
+        let policy: RateLimitPolicy = serde_json::from_value(policy).unwrap();
+        Rule::of(&policy, &policy.spec.limits[0], ALL.to_owned()).unwrap()
+    }
+
+    fn keys(keys: &Value) -> Rule {
+        rule(&json!({"name": "x", "rates": [{"requests": 1, "periodSeconds": 1}], "keys": keys}))
+    }
+
+    fn facts<'a>(headers: &'a HeaderMap, user: User<'a>) -> Facts<'a> {
+        Facts { ip: None, method: "GET", path: "/a/b", route: "/a/{id}", headers, tenant: None, user }
+    }
+
+    fn key(rule: &Rule, facts: &Facts<'_>, coarse: bool) -> Vec<u8> {
+        let mut key = Vec::new();
+        rule.write_key(facts, coarse, &mut key);
+        key
+    }
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn values_that_run_together_are_other_keys() {
+        let rule = keys(&json!([{"type": "Header", "name": "x-a"}, {"type": "Header", "name": "x-b"}]));
+        let all = [
+            headers(&[("x-a", "1"), ("x-b", "23")]),
+            headers(&[("x-a", "12"), ("x-b", "3")]),
+            headers(&[("x-a", "123")]),
+            headers(&[("x-b", "123")]),
+            headers(&[]),
+        ];
+        let keys: std::collections::HashSet<_> =
+            all.iter().map(|headers| key(&rule, &facts(headers, User::Nobody), false)).collect();
+        assert_eq!(keys.len(), all.len());
+    }
+
+    #[test]
+    fn a_user_is_told_by_the_token_alone() {
+        let rule = keys(&json!([{"type": "User"}]));
+        let (none, ada, bob) =
+            (HeaderMap::new(), json!({"sub": "usr_ada", "sid": "1"}), json!({"sub": "usr_bob", "sid": "1"}));
+        assert_eq!(rule.skips(&facts(&none, User::Nobody)), Some("the request has no user"));
+        assert_eq!(rule.skips(&facts(&none, User::Unknown)), Some("it is not known who sent the request"));
+        assert_eq!(rule.skips(&facts(&none, User::Known(&ada))), None);
+        let of = |claims| key(&rule, &facts(&none, User::Known(claims)), false);
+        assert_ne!(of(&ada), of(&bob));
+        let session = keys(&json!([{"type": "Claim", "name": "sid"}]));
+        let of = |claims| key(&session, &facts(&none, User::Known(claims)), false);
+        assert_eq!(of(&ada), of(&bob));
+        assert_ne!(of(&ada), of(&json!({"sub": "usr_ada"})));
+    }
+
+    #[test]
+    fn neighbours_share_what_is_coarse() {
+        let rule = keys(&json!([{"type": "ClientIP"}]));
+        let (none, of) = (HeaderMap::new(), |ip: &str, coarse| {
+            let none = HeaderMap::new();
+            key(&rule, &Facts { ip: Some(ip.parse().unwrap()), ..facts(&none, User::Nobody) }, coarse)
+        });
+        assert_ne!(of("192.0.2.1", false), of("192.0.2.2", false));
+        assert_eq!(of("192.0.2.1", true), of("192.0.99.2", true));
+        assert_ne!(of("192.0.2.1", true), of("192.1.2.1", true));
+        assert_eq!(of("2001:db8:1:2::1", false), of("2001:db8:1:2:ffff::9", false));
+        assert_eq!(of("2001:db8:1:2::1", true), of("2001:db8:ffff::1", true));
+        assert_ne!(key(&rule, &facts(&none, User::Nobody), false), of("0.0.0.0", false));
+    }
+
+    #[test]
+    fn paths_fit_by_whole_segments() {
+        let none = HeaderMap::new();
+        let fits = |kind: &str, value: &str| {
+            let matches = json!({"paths": [{"type": kind, "value": value}]});
+            rule(&json!({"name": "x", "rates": [{"requests": 1, "periodSeconds": 1}], "match": matches}))
+                .skips(&facts(&none, User::Nobody))
+                .is_none()
+        };
+        assert!(fits("Exact", "/a/b") && !fits("Exact", "/a"));
+        assert!(fits("Prefix", "/a") && fits("Prefix", "/a/") && fits("Prefix", "/") && fits("Prefix", "/a/b"));
+        assert!(!fits("Prefix", "/a/bc") && !fits("Prefix", "/aa") && !fits("Prefix", "/b"));
+        assert!(fits("Template", "/a/{id}") && !fits("Template", "/a/b"));
+    }
+
+    #[test]
+    fn the_more_precise_of_two_networks_decides_and_denial_wins_a_tie() {
+        let networks = |denied: &[&str], allowed: &[&str]| {
+            let parse = |networks: &[&str]| networks.iter().map(|network| network.parse().unwrap()).collect();
+            Networks { policy: "p".into(), denied: parse(denied), allowed: parse(allowed), spares: true }
+        };
+        let office = networks(&["0.0.0.0/0", "::/0"], &["203.0.113.0/24"]);
+        for (ip, denied) in [("203.0.113.9", false), ("203.0.114.1", true), ("2001:db8::1", true)] {
+            assert_eq!(office.deny(ip.parse().unwrap()), denied, "{ip}");
+        }
+        assert!(networks(&["192.0.2.0/24"], &["192.0.2.0/24"]).deny("192.0.2.1".parse().unwrap()));
+        assert!(!networks(&[], &[]).deny("192.0.2.1".parse().unwrap()));
+    }
 }
