@@ -29,6 +29,9 @@ yes api - watch tenants.finaiflow.io
 no  api - patch tenants.finaiflow.io
 no  api banks adopt tenants.finaiflow.io
 no  api - patch tenants.finaiflow.io/status
+yes api - watch ratelimitpolicies.finaiflow.io
+no  api - patch ratelimitpolicies.finaiflow.io
+no  api - patch ratelimitpolicies.finaiflow.io/status
 
 # Secrets: the operator in tenant namespaces, and the admin logins by name; the API server none by this chart.
 yes operator banks get secrets
@@ -71,11 +74,12 @@ no  operator banks create pods
 no  operator banks create pods/exec
 no  operator banks get configmaps
 
-# Leases: written by the replicas, read by the operator, in their own namespace; one of its own says who leads.
+# Leases: written by the replicas, read by them and the operator, in their own namespace; one of its own says who leads.
 yes api finaiflow-system create leases.coordination.k8s.io
 yes api finaiflow-system patch leases.coordination.k8s.io
 yes operator finaiflow-system watch leases.coordination.k8s.io
-no  api finaiflow-system list leases.coordination.k8s.io
+yes api finaiflow-system watch leases.coordination.k8s.io
+no  api banks list leases.coordination.k8s.io
 yes operator finaiflow-system create leases.coordination.k8s.io
 yes operator finaiflow-system update leases.coordination.k8s.io/finaiflow-operator
 no  operator finaiflow-system update leases.coordination.k8s.io
