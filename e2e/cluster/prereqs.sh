@@ -9,6 +9,7 @@ wanted=(curl:curl jq:jq openssl:openssl unshare:util-linux pgrep:procps ss:iprou
 prebuilt || wanted+=(
   gcc:gcc /usr/include/stdio.h:libc6-dev ld:binutils strip:binutils objdump:binutils make:make git:git
   shellcheck:shellcheck /usr/lib/postgresql/15/bin/postgres:postgresql-15
+  redis-check-rdb:redis-tools # is the server, too; redis-server would start a service
 )
 [ "$CLUSTER" != local ] || wanted+=(
   containerd:containerd ctr:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::digest::{SHA256, digest};
 use smallvec::SmallVec;
 
+use super::lease::Cell;
 use super::limiter::Ask;
 use super::rate::{Micros, State};
 
@@ -60,12 +61,6 @@ impl Hasher for Hashed {
     }
 }
 
-/// What is known of one bucket.
-#[derive(Debug)]
-pub(super) struct Cell {
-    pub state: State,
-}
-
 type Map = HashMap<Key, Cell, BuildHasherDefault<Hashed>>;
 
 #[derive(Debug, Default)]
@@ -89,10 +84,10 @@ pub(super) struct Cells {
 /// Which cell an ask uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
+    shard: usize,
     key: Key,
-    /// The shard, as numbered in [`Locked`].
-    guard: usize,
-    pub shared: bool,
+    /// Which of the shared cells of the ask's rate it is, if memory is full.
+    pub fold: Option<u8>,
 }
 
 impl Cells {
@@ -122,39 +117,46 @@ impl Cells {
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locks what the asks need, in an order that is the same for all, and finds each ask its cell.
+    /// Locks what the asks need, and finds each ask its cell.
     pub(super) fn lock(&self, asks: &[Ask<'_>], now: Micros) -> (Locked<'_>, Few<Place>) {
-        let keys: Few<Key> = asks.iter().map(|ask| self.key(ask.key)).collect();
-        let mut shards: Few<usize> = keys.iter().map(|key| self.shard(*key)).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let mut guards: Few<Guard<'_>> =
-            shards.iter().map(|shard| Guard { shard: self.guard(*shard), promised: 0 }).collect();
-        let places = std::iter::zip(asks, keys)
-            .map(|(ask, key)| {
-                let guard = shards.binary_search(&self.shard(key)).unwrap_or(0);
-                self.place(ask, key, guard, &mut guards[guard], now)
-            })
-            .collect();
-        (Locked { guards }, places)
+        let own = |ask: &Ask<'_>| {
+            let key = self.key(ask.key);
+            Place { shard: self.shard(key), key, fold: None }
+        };
+        let mut places: Few<Place> = asks.iter().map(own).collect();
+        let mut locked = self.relock(&places);
+        for (ask, place) in std::iter::zip(asks, &mut places) {
+            self.settle(ask, place, locked.guard(place), now);
+        }
+        (locked, places)
     }
 
-    fn place(&self, ask: &Ask<'_>, key: Key, guard: usize, locked: &mut Guard<'_>, now: Micros) -> Place {
-        let own = Place { key, guard, shared: false };
-        if locked.shard.own.contains_key(&key) {
-            return own;
+    /// Locks what was found before, in an order that is the same for all.
+    pub(super) fn relock(&self, places: &[Place]) -> Locked<'_> {
+        let mut shards: Few<usize> = places.iter().map(|place| place.shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let guards = shards.iter().map(|shard| Guard { shard: self.guard(*shard), promised: 0 }).collect();
+        Locked { shards, guards }
+    }
+
+    /// Moves an ask to a shared cell if there is no room for its own.
+    fn settle(&self, ask: &Ask<'_>, place: &mut Place, locked: &mut Guard<'_>, now: Micros) {
+        if locked.shard.own.contains_key(&place.key) {
+            return;
         }
         if locked.full(self.capacity) {
             self.sweep(&mut locked.shard, now);
         }
         if !locked.full(self.capacity) {
             locked.promised += 1;
-            return own;
+            return;
         }
         self.overflows.fetch_add(1, Ordering::Relaxed);
         // Cells are shared within a rate: a lenient one must not forgive what a strict one counted, or the reverse.
         let fold = digest(&SHA256, ask.coarse).as_ref()[0] % FOLDS;
-        Place { key: self.key((ask.rate, fold)), guard, shared: true }
+        place.key = self.key((ask.rate, fold));
+        place.fold = Some(fold);
     }
 
     fn sweep(&self, shard: &mut Shard, now: Micros) {
@@ -163,8 +165,8 @@ impl Cells {
         }
         shard.swept = Some(now);
         let before = shard.own.len();
-        shard.own.retain(|_, cell| !cell.state.idle(now));
-        shard.shared.retain(|_, cell| !cell.state.idle(now));
+        shard.own.retain(|_, cell| !cell.idle(now));
+        shard.shared.retain(|_, cell| !cell.idle(now));
         self.evictions.fetch_add((before - shard.own.len()) as u64, Ordering::Relaxed);
     }
 
@@ -194,18 +196,28 @@ impl Guard<'_> {
 /// The shards of one request's cells, locked.
 #[derive(Debug)]
 pub(super) struct Locked<'a> {
+    /// In ascending order, as are their guards.
+    shards: Few<usize>,
     guards: Few<Guard<'a>>,
 }
 
-impl Locked<'_> {
-    pub(super) fn get(&self, place: &Place) -> Option<&Cell> {
-        let shard = &self.guards[place.guard].shard;
-        if place.shared { &shard.shared } else { &shard.own }.get(&place.key)
+impl<'a> Locked<'a> {
+    fn guard(&mut self, place: &Place) -> &mut Guard<'a> {
+        let at = self.shards.binary_search(&place.shard).unwrap_or(0);
+        &mut self.guards[at]
     }
 
-    pub(super) fn set(&mut self, place: &Place, state: State) {
-        let shard = &mut *self.guards[place.guard].shard;
-        let cells = if place.shared { &mut shard.shared } else { &mut shard.own };
-        cells.entry(place.key).and_modify(|cell| cell.state = state).or_insert(Cell { state });
+    fn cells(&mut self, place: &Place) -> &mut Map {
+        let shard = &mut *self.guard(place).shard;
+        if place.fold.is_some() { &mut shard.shared } else { &mut shard.own }
+    }
+
+    pub(super) fn get(&mut self, place: &Place) -> Option<&mut Cell> {
+        self.cells(place).get_mut(&place.key)
+    }
+
+    /// The cell, new and in this state if there was none.
+    pub(super) fn get_or_insert(&mut self, place: &Place, state: State) -> &mut Cell {
+        self.cells(place).entry(place.key).or_insert_with(|| Cell::new(state))
     }
 }

@@ -1,9 +1,13 @@
 //! Asks and answers.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use super::cells::{Cells, Few, Place};
+use tokio::time::Instant;
+
+use super::cells::{Cells, Few, Locked, Place};
+use super::leasing::{Begun, elapsed};
 use super::rate::{COST_MAX, Micros, Rate, State, Terms};
+use super::store::Store;
 
 /// What happens to a request when the store cannot be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +40,7 @@ pub struct Ask<'a> {
 }
 
 impl Ask<'_> {
-    fn cost(&self) -> u64 {
+    pub(super) fn cost(&self) -> u64 {
         self.cost.min(COST_MAX)
     }
 }
@@ -128,13 +132,29 @@ pub struct Stats {
     pub evictions: u64,
     /// Asks that were counted together with others, because memory was full.
     pub overflows: u64,
+    /// None: without a store.
+    pub store: Option<StoreStats>,
+}
+
+/// What came of asking the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Whether it is asked at all. Otherwise it counts as lost, and each ask's [`FailureMode`] decides.
+    pub available: bool,
+    /// Calls made.
+    pub calls: u64,
+    /// Calls without a usable answer in time.
+    pub errors: u64,
 }
 
 /// Grants what rates allow.
 #[derive(Debug)]
 pub struct Limiter {
-    cells: Cells,
+    pub(super) cells: Cells,
     share: AtomicU64,
+    store: Option<Store>,
+    /// By how many µs the store's clock is ahead of this replica's, whose time is translated before anything else is done.
+    ahead: AtomicI64,
 }
 
 /// An ask, looked at.
@@ -145,6 +165,9 @@ struct Slot {
     before: State,
     after: State,
     wait: Micros,
+    /// What is done about it instead.
+    mode: FailureMode,
+    source: Source,
 }
 
 impl Limiter {
@@ -155,7 +178,18 @@ impl Limiter {
     /// Remembers up to `capacity` keys.
     #[must_use]
     pub fn in_memory(capacity: usize) -> Self {
-        Self { cells: Cells::new(capacity), share: AtomicU64::new(Share::WHOLE.pack()) }
+        Self {
+            cells: Cells::new(capacity),
+            share: AtomicU64::new(Share::WHOLE.pack()),
+            store: None,
+            ahead: AtomicI64::new(0),
+        }
+    }
+
+    /// Counts in a store that all replicas share. What is in this replica's memory saves most of the calls.
+    #[must_use]
+    pub fn with_store(capacity: usize, store: Store) -> Self {
+        Self { store: Some(store), ..Self::in_memory(capacity) }
     }
 
     /// From now on this replica has this part. What was taken stays taken.
@@ -163,67 +197,110 @@ impl Limiter {
         self.share.store(share.pack(), Ordering::Relaxed);
     }
 
+    pub(super) fn share(&self) -> Share {
+        Share::unpack(self.share.load(Ordering::Relaxed))
+    }
+
+    /// The store told its time when it was `here` for this replica.
+    pub(super) fn hear(&self, there: Micros, here: Micros) {
+        let ahead = there.checked_signed_diff(here).unwrap_or(0);
+        self.ahead.store(ahead, Ordering::Relaxed);
+    }
+
+    fn translate(&self, now: Micros) -> Micros {
+        now.saturating_add_signed(self.ahead.load(Ordering::Relaxed))
+    }
+
     /// What [`Self::take`] would say, as far as this replica knows. Consumes nothing.
     pub fn peek(&self, asks: &[Ask<'_>], now: Micros) -> Verdict {
-        let (locked, places) = self.cells.lock(asks, now);
-        let slots = self.look(asks, &places, |place| locked.get(place).map(|cell| cell.state), now);
-        rows(&slots, false, now)
+        let now = self.translate(now);
+        match &self.store {
+            Some(store) if store.available() => self.peek_shared(asks, now),
+            _ => self.alone(asks, now, false),
+        }
     }
 
     /// Takes all that is asked for, or nothing.
-    #[expect(clippy::unused_async, reason = "a store is asked over the network")]
     pub async fn take(&self, asks: &[Ask<'_>], now: Micros) -> Verdict {
-        let (mut locked, places) = self.cells.lock(asks, now);
-        let slots = self.look(asks, &places, |place| locked.get(place).map(|cell| cell.state), now);
-        let admitted = slots.iter().all(|slot| slot.wait == 0);
-        if admitted {
-            for slot in &slots {
-                locked.set(&slot.place, slot.after);
-            }
+        let Some(store) = &self.store else {
+            return self.alone(asks, now, true);
+        };
+        let call = match self.begin(store, asks, self.translate(now)) {
+            Begun::Decided(verdict) => return verdict,
+            Begun::Alone => return self.alone(asks, self.translate(now), true),
+            Begun::Call(call) => call,
+        };
+        let started = Instant::now();
+        match Box::pin(call.run(store, now)).await {
+            Some(verdict) => verdict,
+            None => self.alone(asks, self.translate(now.saturating_add(elapsed(started))), true),
         }
-        rows(&slots, admitted, now)
     }
 
     /// Counters and sizes.
     pub fn stats(&self) -> Stats {
-        let (cells, evictions, overflows) = self.cells.counts();
-        Stats { cells, evictions, overflows }
+        let (held, evictions, overflows) = self.cells.counts();
+        let store = self.store.as_ref().map(|store| {
+            let (calls, errors) = store.counts();
+            StoreStats { available: store.available(), calls, errors }
+        });
+        Stats { cells: held, evictions, overflows, store }
+    }
+
+    /// Decides from this replica's part: because there is no store, or because it is lost.
+    fn alone(&self, asks: &[Ask<'_>], now: Micros, consume: bool) -> Verdict {
+        let (mut locked, places) = self.cells.lock(asks, now);
+        let slots = self.look(asks, &places, &mut locked, now);
+        let admitted = slots.iter().all(|slot| slot.outcome() == Outcome::Granted);
+        if admitted && consume {
+            for slot in slots.iter().filter(|slot| slot.mode == FailureMode::LocalFallback) {
+                locked.get_or_insert(&slot.place, slot.after).set_part(slot.after);
+            }
+        }
+        Verdict { rows: slots.iter().map(|slot| slot.row(admitted && consume, now)).collect() }
     }
 
     /// What each ask would lead to. Of asks that share a cell, a later one finds what the earlier ones would leave.
-    fn look(
-        &self,
-        asks: &[Ask<'_>],
-        places: &[Place],
-        state: impl Fn(&Place) -> Option<State>,
-        now: Micros,
-    ) -> Few<Slot> {
-        let share = Share::unpack(self.share.load(Ordering::Relaxed));
+    fn look(&self, asks: &[Ask<'_>], places: &[Place], locked: &mut Locked<'_>, now: Micros) -> Few<Slot> {
+        let share = self.share();
         let mut slots = Few::<Slot>::new();
         for (ask, place) in std::iter::zip(asks, places) {
             let terms = ask.rate.terms(share, ask.cost());
             let same = slots.iter().rfind(|slot| slot.place == *place).map(|same| (same.before, same.after));
             let (before, from) = same.unwrap_or_else(|| {
-                let state = terms.current(state(place), now);
+                let state = terms.current(locked.get(place).map(|cell| cell.part(share)), now);
                 (state, state)
             });
             let charge = terms.charge(from, ask.cost(), now);
-            slots.push(Slot { place: *place, terms, before, after: charge.after, wait: charge.wait });
+            let (mode, source) = match (&self.store, ask.failure_mode) {
+                (None, _) => (FailureMode::LocalFallback, Source::Memory),
+                (Some(_), FailureMode::Open) => (FailureMode::Open, Source::Open),
+                (Some(_), mode) => (mode, Source::Fallback),
+            };
+            slots.push(Slot { place: *place, terms, before, after: charge.after, wait: charge.wait, mode, source });
         }
         slots
     }
 }
 
-fn rows(slots: &[Slot], consumed: bool, now: Micros) -> Verdict {
-    let row = |slot: &Slot| {
-        let state = if consumed { &slot.after } else { &slot.before };
-        Row {
-            outcome: if slot.wait == 0 { Outcome::Granted } else { Outcome::Refused },
-            remaining: slot.terms.remaining(state, now),
-            retry_after: slot.wait,
-            full_after: Terms::full_after(state, now),
-            source: Source::Memory,
+impl Slot {
+    fn outcome(&self) -> Outcome {
+        match self.mode {
+            FailureMode::Closed => Outcome::Unavailable,
+            FailureMode::LocalFallback if self.wait > 0 => Outcome::Refused,
+            FailureMode::LocalFallback | FailureMode::Open => Outcome::Granted,
         }
-    };
-    Verdict { rows: slots.iter().map(row).collect() }
+    }
+
+    fn row(&self, consumed: bool, now: Micros) -> Row {
+        let outcome = self.outcome();
+        let state = if consumed && self.mode == FailureMode::LocalFallback { &self.after } else { &self.before };
+        Row {
+            outcome,
+            remaining: self.terms.remaining(state, now),
+            retry_after: if outcome == Outcome::Refused { self.wait } else { 0 },
+            full_after: Terms::full_after(state, now),
+            source: self.source,
+        }
+    }
 }

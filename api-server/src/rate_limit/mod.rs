@@ -1,11 +1,12 @@
 //! Decides whether a request may pass: rates, what was taken under them, and how replicas share them.
 //!
-//! A request asks for several things at once ([`Ask`]), and either gets all of them or takes nothing. [`rate`] is the
-//! arithmetic of one rate, [`cells`] the bounded memory of what was taken, [`limiter`] the decision.
+//! A request asks for several things at once ([`Ask`]), and either gets all of them or takes nothing. `rate` is the
+//! arithmetic of one rate, `cells` the bounded memory of what was taken, `limiter` the decision of a replica by itself;
+//! with `store` it is made by all together, and with `lease` mostly without asking (`leasing`).
 //!
-//! Around it: [`follow`] keeps the RateLimitPolicies of the cluster, [`rules`] makes them ready for requests, [`peers`]
-//! counts the live replicas, [`enforce`] is the layer that every request passes, with the address from [`client_ip`] and
-//! the headers of [`headers`], and [`explain`] tells operators why.
+//! Around it: `follow` keeps the RateLimitPolicies of the cluster, `rules` makes them ready for requests, `peers` counts
+//! the live replicas, [`enforce`] is the layer that every request passes, with the address from [`client_ip`] and the
+//! headers of `headers`, and [`explain`] tells operators why. What they share is in `guard`.
 
 mod cells;
 pub mod client_ip;
@@ -14,6 +15,8 @@ pub mod explain;
 mod follow;
 mod guard;
 pub(crate) mod headers;
+mod lease;
+mod leasing;
 mod limiter;
 mod metrics;
 mod peers;
@@ -21,6 +24,7 @@ mod peers;
 mod properties;
 mod rate;
 mod rules;
+mod store;
 
 use std::sync::Arc;
 
@@ -29,8 +33,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use guard::{Guard, GuardError, Settings};
-pub use limiter::{Ask, FailureMode, Limiter, Outcome, Row, Share, Source, Stats, Verdict};
+pub use limiter::{Ask, FailureMode, Limiter, Outcome, Row, Share, Source, Stats, StoreStats, Verdict};
 pub use rate::{Algorithm, COST_MAX, InvalidRate, Micros, Rate};
+pub use store::{InvalidUrl, Store};
 
 use crate::clock::Clock;
 use crate::tenants::Replica;

@@ -128,6 +128,14 @@ pub(super) enum State {
 }
 
 impl State {
+    /// With another count, if it is a window's.
+    pub(super) fn with_count(self, other: impl FnOnce(u64) -> u64) -> Self {
+        match self {
+            Self::Window { start, end, count } => Self::Window { start, end, count: other(count) },
+            Self::Gcra { .. } => self,
+        }
+    }
+
     /// Whether it is as good as forgotten.
     pub(super) fn idle(&self, now: Micros) -> bool {
         match *self {
@@ -184,6 +192,42 @@ impl Terms {
                 let (start, end) = self.window(now);
                 State::Window { start, end, count: 0 }
             }
+        }
+    }
+
+    pub(super) const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Whether no boundary lies between two times. GCRA has none.
+    pub(super) fn same_window(&self, one: Micros, other: Micros) -> bool {
+        self.algorithm == Algorithm::Gcra || self.window(one) == self.window(other)
+    }
+
+    /// In numbers that are small enough for the store: the scale (requests per period, or the length of the window), and
+    /// token and room, as whole µs and a rest in 1/scale µs, or as counts.
+    pub(super) fn parts(&self) -> (u64, (u64, u64), (u64, u64)) {
+        let scale = match self.algorithm {
+            Algorithm::Gcra => u64::from(self.requests),
+            Algorithm::FixedWindow => return (self.period, (1, 0), (narrow(self.room), 0)),
+        };
+        let part = |units: u128| (narrow(units / u128::from(scale)), narrow(units % u128::from(scale)));
+        (scale, part(self.token), part(self.room))
+    }
+
+    /// How full a bucket is at least, as the store is told: µs until it is whole again, or a window's beginning and count.
+    pub(super) fn floor(state: &State, now: Micros) -> (u64, u64) {
+        match *state {
+            State::Gcra { .. } => (Self::full_after(state, now), 0),
+            State::Window { start, count, .. } => (start, count),
+        }
+    }
+
+    /// A state as the store tells it.
+    pub(super) fn state(&self, x: u64, y: u64) -> State {
+        match self.algorithm {
+            Algorithm::Gcra => State::Gcra { tat: units(x, self.requests) + u128::from(y), requests: self.requests },
+            Algorithm::FixedWindow => State::Window { start: x, end: x.saturating_add(self.period), count: y },
         }
     }
 
