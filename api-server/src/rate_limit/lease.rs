@@ -8,7 +8,8 @@
 //! What the store said last stays known here. It refuses without a call while the bucket cannot have what is asked for,
 //! and it is what a replica goes on from when the store is lost: in units of time, a part of a rate is as full as the
 //! whole, so losing the store gives nobody a second burst. Nor does finding it again, emptied or not: the store is told
-//! how full the bucket is at least. As far as this replica knows, that is: of what others took since, it knows nothing.
+//! how full the bucket was, and is charged what was granted without it. What is forgotten is only what a replica took
+//! between another's last call and the loss.
 
 use super::limiter::Share;
 use super::rate::{Algorithm, COST_MAX, Micros, Rate, State, Terms};
@@ -29,15 +30,16 @@ pub(super) struct Lease {
     size: u64,
     /// A request is under way that asks for more than it needs; others ask for no more than that.
     pub asking: bool,
-    /// The base of the bucket when the store last spoke of it. None: the state is of this replica's own making, and counts
-    /// its part only.
+    /// The base of the bucket when the store last spoke of it.
     base: Option<Micros>,
     heard_at: Micros,
     /// After a refusal the store is not asked again before.
     rests_until: Micros,
+    /// This replica's part, if it granted anything without the store since.
+    part: Option<State>,
 }
 
-/// What a call asks and gives back for one bucket.
+/// What a call asks, gives back and tells of one bucket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Wish {
     /// On top of what the request needs.
@@ -46,7 +48,12 @@ pub(super) struct Wish {
     /// Tokens given back, and when they were granted.
     pub back: (u64, Micros),
     pub base: Option<Micros>,
-    /// Whether it asks for a lease.
+    /// How full the bucket was: µs until all is there again, or when its window began and the count since.
+    pub floor: (u64, u64),
+    /// What was granted without the store: µs, or a count in that window.
+    pub debt: u64,
+    part: Option<State>,
+    /// Whether it asks for a lease, and pays the debt.
     pub leads: bool,
 }
 
@@ -64,7 +71,8 @@ impl Lease {
 
     /// Whether nothing would be lost with it.
     pub(super) fn idle(&self, now: Micros) -> bool {
-        !self.asking && (self.balance == 0 || self.granted_at.abs_diff(now) >= LIFE)
+        let spent = self.balance == 0 || self.granted_at.abs_diff(now) >= LIFE;
+        spent && !self.asking && self.part.is_none_or(|part| part.idle(now))
     }
 
     /// Spends tokens, which must be [`Self::spendable`], and says when they were granted.
@@ -81,7 +89,7 @@ impl Lease {
 
     /// What to ask the store for, along with `cost`. A lease that was used up in half its life is followed by one of twice
     /// the size, any other by one of half the size.
-    pub(super) fn wish(&mut self, rate: &Rate, share: Share, cost: u64, now: Micros) -> Wish {
+    fn wish(&mut self, rate: &Rate, share: Share, cost: u64, now: Micros) -> Wish {
         let wish = Wish { divisor: 1, base: self.base, ..Wish::default() };
         if std::mem::replace(&mut self.asking, true) {
             return wish;
@@ -90,7 +98,7 @@ impl Lease {
         let size = if used_up { self.size * 2 } else { self.size / 2 };
         Wish {
             want: size.clamp(cost, most(rate, share).max(cost)) - cost,
-            divisor: if rate.algorithm() == Algorithm::FixedWindow { parts(share) } else { 1 },
+            divisor: if rate.algorithm() == Algorithm::FixedWindow { PART * replicas(share) } else { 1 },
             back: (std::mem::take(&mut self.balance), self.granted_at),
             leads: true,
             ..wish
@@ -103,7 +111,7 @@ impl Lease {
     pub(super) fn refused(&mut self, rate: &Rate, share: Share, cost: u64, now: Micros) {
         let most = most(rate, share);
         if most > cost {
-            self.rests_until = now + most * u64::from(share.replicas.max(1)) * rate.period() / rate.requests();
+            self.rests_until = now + most * replicas(share) * rate.period() / rate.requests();
         }
     }
 
@@ -120,14 +128,14 @@ impl Lease {
     }
 }
 
-fn parts(share: Share) -> u64 {
-    PART * u64::from(share.replicas.max(1))
+fn replicas(share: Share) -> u64 {
+    share.replicas.max(1).into()
 }
 
 /// The largest lease.
 fn most(rate: &Rate, share: Share) -> u64 {
-    let target = rate.requests() * TARGET / rate.period() / u64::from(share.replicas.max(1));
-    target.min(rate.burst() / parts(share)).min(COST_MAX)
+    let target = rate.requests() * TARGET / rate.period() / replicas(share);
+    target.min(rate.burst() / PART / replicas(share)).min(COST_MAX)
 }
 
 /// What is remembered of one bucket.
@@ -156,41 +164,62 @@ impl Cell {
         self.lease.get_or_insert_default()
     }
 
-    fn base(&self) -> Option<Micros> {
-        self.lease.as_ref().and_then(|lease| lease.base)
+    /// What is known of the bucket: of all of it with a store, of this replica's part without.
+    pub(super) fn state(&self) -> State {
+        self.state
     }
 
-    /// The state in which this replica's part of the bucket is.
+    /// The state of this replica's part.
     pub(super) fn part(&self, share: Share) -> State {
-        let replicas = u64::from(share.replicas.max(1));
-        if self.base().is_some() { self.state.with_count(|count| count.div_ceil(replicas)) } else { self.state }
+        let Some(lease) = &self.lease else { return self.state };
+        lease.part.unwrap_or_else(|| self.state.with_count(|count| count.div_ceil(replicas(share))))
     }
 
-    /// The state in which the whole bucket is, if the other replicas do as this one does.
-    pub(super) fn whole(&self, share: Share) -> State {
-        let replicas = u64::from(share.replicas.max(1));
-        if self.base().is_some() { self.state } else { self.state.with_count(|count| count.saturating_mul(replicas)) }
-    }
-
-    /// This replica counted for itself.
-    pub(super) fn set_part(&mut self, state: State) {
-        self.state = state;
-        if let Some(lease) = &mut self.lease {
-            lease.base = None;
+    /// This replica granted something of its part; `alone`, of what the store counts otherwise.
+    pub(super) fn grant(&mut self, part: State, alone: bool) {
+        if alone {
+            self.lease_mut().part = Some(part);
+        } else {
+            self.state = part;
         }
     }
 
-    /// The store spoke, in answer to a call that knew the bucket by `known`.
-    pub(super) fn set_whole(&mut self, state: State, base: Micros, known: Option<Micros>, now: Micros) {
+    /// What to ask and tell the store, along with `cost`.
+    pub(super) fn wish(&mut self, rate: &Rate, share: Share, cost: u64, now: Micros) -> Wish {
+        let wish = self.lease_mut().wish(rate, share, cost, now);
+        let part = self.lease().and_then(|lease| lease.part).filter(|_| wish.leads);
+        let (floor, debt) = match (self.state, part) {
+            (State::Window { start, count, .. }, Some(State::Window { start: current, count: granted, .. }))
+                if current >= start =>
+            {
+                let known = if current == start { count } else { 0 };
+                ((current, known), granted.saturating_sub(known.div_ceil(replicas(share))))
+            }
+            (State::Window { start, count, .. }, _) => ((start, count), 0),
+            (state @ State::Gcra { .. }, part) => {
+                let known = Terms::full_after(&state, now);
+                let full_after = part.map_or(0, |part| Terms::full_after(&part, now));
+                // A part takes as long to come back as the whole; of the whole it is one of so many.
+                ((known, 0), full_after.saturating_sub(known).div_ceil(replicas(share)))
+            }
+        };
+        Wish { floor, debt, part, ..wish }
+    }
+
+    /// The store spoke, in answer to `wish`.
+    pub(super) fn heard(&mut self, state: State, base: Micros, wish: &Wish, now: Micros) {
         let lease = self.lease.get_or_insert_default();
-        // Answers overtake each other, and one to a question from before this replica had to count for itself leaves out
-        // what it granted since.
-        if now < lease.heard_at || (lease.base.is_none() && known.is_some()) {
-            return;
+        if wish.leads {
+            lease.asking = false;
+            // What was granted since is told the next time.
+            lease.part = lease.part.filter(|part| wish.part != Some(*part));
         }
-        lease.heard_at = now;
-        lease.base = Some(base);
-        self.state = state;
+        // Answers overtake each other.
+        if now >= lease.heard_at {
+            lease.heard_at = now;
+            lease.base = Some(base);
+            self.state = state;
+        }
     }
 }
 
@@ -282,17 +311,52 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_does_not_hide_what_a_replica_granted_by_itself() {
+    fn what_was_granted_alone_is_owed_once() {
         let state = |count| State::Window { start: NOW, end: NOW + 60_000_000, count };
+        let rate = Rate::new(Algorithm::FixedWindow, 90, 60, 1).unwrap();
         let mut cell = Cell::new(state(0));
-        cell.set_whole(state(30), 7, None, NOW);
-        assert_eq!((cell.whole(THREE), cell.part(THREE)), (state(30), state(10)));
-        cell.set_whole(state(29), 7, Some(7), NOW - 1);
-        assert_eq!(cell.whole(THREE), state(30), "an older answer");
-        cell.set_part(state(11));
-        cell.set_whole(state(31), 7, Some(7), NOW + 1);
-        assert_eq!((cell.whole(THREE), cell.part(THREE)), (state(33), state(11)));
-        cell.set_whole(state(34), 8, None, NOW + 2);
-        assert_eq!(cell.whole(THREE), state(34));
+        let wish = cell.wish(&rate, THREE, 1, NOW);
+        cell.heard(state(31), 7, &wish, NOW);
+        assert_eq!((cell.state(), cell.part(THREE)), (state(31), state(11)));
+        cell.heard(state(30), 7, &wish, NOW - 1);
+        assert_eq!(cell.state(), state(31), "an older answer");
+
+        cell.grant(state(15), true);
+        assert_eq!((cell.state(), cell.part(THREE)), (state(31), state(15)));
+        let (wish, other) = (cell.wish(&rate, THREE, 1, NOW), cell.wish(&rate, THREE, 1, NOW));
+        assert_eq!((wish.floor, wish.debt, other.debt), ((NOW, 31), 4, 0));
+        // One more while the call is under way: then nothing is taken for paid that was not told.
+        cell.grant(state(16), true);
+        cell.heard(state(36), 7, &wish, NOW + 1);
+        let wish = cell.wish(&rate, THREE, 1, NOW);
+        assert_eq!((wish.base, wish.floor, wish.debt), (Some(7), (NOW, 36), 4));
+        cell.heard(state(40), 7, &wish, NOW + 2);
+        assert_eq!(cell.wish(&rate, THREE, 1, NOW).debt, 0);
+        assert_eq!(cell.part(THREE), state(14));
+    }
+
+    #[test]
+    fn a_debt_is_this_replicas_part_of_the_time() {
+        let rate = rate();
+        let state = |after: u64| State::Gcra { tat: u128::from(NOW + after) * 3_000, requests: 3_000 };
+        let mut cell = Cell::new(state(10_000));
+        cell.grant(state(40_000), true);
+        for (now, floor, debt) in [(0, 10_000, 10_000), (10_000, 0, 10_000), (25_000, 0, 5_000), (40_000, 0, 0)] {
+            let wish = cell.wish(&rate, THREE, 1, NOW + now);
+            assert_eq!((wish.floor, wish.debt), ((floor, 0), debt));
+            cell.lease_mut().asking = false;
+        }
+    }
+
+    #[test]
+    fn of_an_earlier_window_nothing_is_owed() {
+        let state = |start, count| State::Window { start, end: start + 60_000_000, count };
+        let rate = Rate::new(Algorithm::FixedWindow, 90, 60, 1).unwrap();
+        let (mut before, mut after) = (Cell::new(state(NOW, 5)), Cell::new(state(NOW, 5)));
+        before.grant(state(NOW - 60_000_000, 9), true);
+        after.grant(state(NOW + 60_000_000, 9), true);
+        let (before, after) = (before.wish(&rate, THREE, 1, NOW), after.wish(&rate, THREE, 1, NOW));
+        assert_eq!((before.floor, before.debt), ((NOW, 5), 0));
+        assert_eq!((after.floor, after.debt), ((NOW + 60_000_000, 0), 9));
     }
 }

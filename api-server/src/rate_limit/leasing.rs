@@ -47,8 +47,8 @@ impl View {
 enum Step {
     /// From the lease; when those tokens had been granted.
     Spent(Micros),
-    /// By the store, which is told how full the bucket is at least.
-    Asked { wish: Wish, terms: Terms, floor: (u64, u64) },
+    /// By the store.
+    Asked { wish: Wish, terms: Terms },
 }
 
 /// What can be said at once.
@@ -69,13 +69,12 @@ pub(super) struct Call<'a> {
 }
 
 impl Limiter {
-    fn views(&self, asks: &[Ask<'_>], places: &[Place], locked: &mut Locked<'_>, now: Micros) -> Few<View> {
-        let share = self.share();
+    fn views(asks: &[Ask<'_>], places: &[Place], locked: &mut Locked<'_>, now: Micros) -> Few<View> {
         let mut views = Few::new();
         for (n, (ask, place)) in zip(asks, places).enumerate() {
             let terms = ask.rate.terms(Share::WHOLE, ask.cost());
             let cell = locked.get(place);
-            let state = terms.current(cell.as_ref().map(|cell| cell.whole(share)), now);
+            let state = terms.current(cell.as_ref().map(|cell| cell.state()), now);
             let lease = cell.as_ref().and_then(|cell| cell.lease());
             let spendable = lease.map_or(0, |lease| lease.spendable(&terms, now));
             let earlier = zip(&asks[..n], places).filter(|(_, other)| *other == place).map(|(ask, _)| ask.cost());
@@ -94,14 +93,14 @@ impl Limiter {
     /// What the store would say, as far as is known here.
     pub(super) fn peek_shared(&self, asks: &[Ask<'_>], now: Micros) -> Verdict {
         let (mut locked, places) = self.cells.lock(asks, now);
-        let views = self.views(asks, &places, &mut locked, now);
+        let views = Self::views(asks, &places, &mut locked, now);
         Verdict { rows: views.iter().map(|view| view.row(0, now)).collect() }
     }
 
     /// Decides from what is held and known here, or prepares a call.
     pub(super) fn begin<'a>(&'a self, store: &Store, asks: &'a [Ask<'a>], now: Micros) -> Begun<'a> {
         let (mut locked, places) = self.cells.lock(asks, now);
-        let views = self.views(asks, &places, &mut locked, now);
+        let views = Self::views(asks, &places, &mut locked, now);
         let enough = views.iter().all(|view| view.enough);
         if !enough && !store.available() {
             return Begun::Alone;
@@ -115,8 +114,7 @@ impl Limiter {
             if view.enough {
                 return Step::Spent(cell.lease_mut().spend(ask.cost()));
             }
-            let floor = Terms::floor(&cell.whole(share), now);
-            Step::Asked { wish: cell.lease_mut().wish(ask.rate, share, ask.cost(), now), terms: view.terms, floor }
+            Step::Asked { wish: cell.wish(ask.rate, share, ask.cost(), now), terms: view.terms }
         });
         let steps: Few<Step> = steps.collect();
         if enough {
@@ -140,8 +138,8 @@ impl Call<'_> {
     fn requests(&self) -> Vec<Request> {
         let tag = self.asks.first().map_or("all", |ask| ask.tag);
         let request = |(ask, (place, step)): (&Ask<'_>, (&Place, &Step))| {
-            let Step::Asked { wish, terms, floor } = step else { return None };
-            Some(Request { key: key(tag, ask, place), terms: *terms, cost: ask.cost(), wish: *wish, floor: *floor })
+            let Step::Asked { wish, terms } = step else { return None };
+            Some(Request { key: key(tag, ask, place), terms: *terms, cost: ask.cost(), wish: *wish })
         };
         zip(self.asks, zip(&self.places, &self.steps)).filter_map(request).collect()
     }
@@ -157,12 +155,9 @@ impl Call<'_> {
                 Step::Asked { wish, .. } => {
                     let Some(part) = parts.next() else { continue };
                     let cell = locked.get_or_insert(place, part.state);
-                    cell.set_whole(part.state, part.base, wish.base, answer.now);
-                    if wish.leads {
-                        cell.lease_mut().asking = false;
-                        if answer.admitted {
-                            cell.lease_mut().granted(ask.cost(), part.extra, answer.now);
-                        }
+                    cell.heard(part.state, part.base, wish, answer.now);
+                    if wish.leads && answer.admitted {
+                        cell.lease_mut().granted(ask.cost(), part.extra, answer.now);
                     }
                     if part.refused {
                         cell.lease_mut().refused(ask.rate, share, ask.cost(), answer.now);
@@ -170,7 +165,7 @@ impl Call<'_> {
                 }
             }
         }
-        let views = self.limiter.views(self.asks, &self.places, &mut locked, answer.now);
+        let views = Limiter::views(self.asks, &self.places, &mut locked, answer.now);
         let mut parts = answer.parts.iter();
         let row = |(view, step): (&View, &Step)| match step {
             Step::Spent(_) => Row { outcome: Outcome::Granted, retry_after: 0, ..view.row(0, answer.now) },

@@ -254,7 +254,7 @@ impl Limiter {
         let admitted = slots.iter().all(|slot| slot.outcome() == Outcome::Granted);
         if admitted && consume {
             for slot in slots.iter().filter(|slot| slot.mode == FailureMode::LocalFallback) {
-                locked.get_or_insert(&slot.place, slot.after).set_part(slot.after);
+                locked.get_or_insert(&slot.place, slot.before).grant(slot.after, slot.source == Source::Fallback);
             }
         }
         Verdict { rows: slots.iter().map(|slot| slot.row(admitted && consume, now)).collect() }

@@ -215,14 +215,6 @@ impl Terms {
         (scale, part(self.token), part(self.room))
     }
 
-    /// How full a bucket is at least, as the store is told: µs until it is whole again, or a window's beginning and count.
-    pub(super) fn floor(state: &State, now: Micros) -> (u64, u64) {
-        match *state {
-            State::Gcra { .. } => (Self::full_after(state, now), 0),
-            State::Window { start, count, .. } => (start, count),
-        }
-    }
-
     /// A state as the store tells it.
     pub(super) fn state(&self, x: u64, y: u64) -> State {
         match self.algorithm {

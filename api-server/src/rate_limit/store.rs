@@ -56,8 +56,6 @@ pub(super) struct Request {
     pub terms: Terms,
     pub cost: u64,
     pub wish: Wish,
-    /// The bucket is at least as full as this.
-    pub floor: (u64, u64),
 }
 
 /// What became of all requests of a call.
@@ -80,8 +78,8 @@ pub(super) struct Part {
 }
 
 impl Request {
-    fn arguments(&self) -> [u64; 13] {
-        let Self { terms, cost, wish: Wish { want, divisor, back, base, .. }, floor, .. } = self;
+    fn arguments(&self) -> [u64; 14] {
+        let Self { terms, cost, wish: Wish { want, divisor, back, base, floor, debt, .. }, .. } = self;
         let (scale, token, room) = terms.parts();
         [
             scale,
@@ -97,6 +95,7 @@ impl Request {
             base.unwrap_or(0),
             floor.0,
             floor.1,
+            *debt,
         ]
     }
 }

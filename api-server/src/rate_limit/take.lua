@@ -1,18 +1,18 @@
 -- Takes what one request asks of its buckets: from all of them, or from none.
 --
 -- KEYS  a bucket for each ask; asks may share one.
--- ARGV  the time in µs since the epoch, or '' for this server's; then 14 values for each ask: see Ask below.
+-- ARGV  the time in µs since the epoch, or '' for this server's; then 15 values for each ask: see below.
 --       (A given time is for tests. Nothing expires then, as expiry goes by the server's clock.)
 -- Says  the time; 1 if admitted; for each ask: 1 if it was refused, tokens leased on top of its cost, the bucket (two
 --       numbers: see Gcra and Window below), and the bucket's base.
 --
 -- A bucket's base is the time when it was last reset from idle. Tokens leased before are not taken back: what they had
--- used up has come back already. And who knows a bucket by another base than it has now, because it was lost since or
--- because it was counted elsewhere for a while, says how full it was at least: the floor.
+-- used up has come back already. Who knows a bucket by another base than it has now, as the bucket may have been lost
+-- since, says how full it is at least: the floor. A debt is what was granted without asking, and is charged in any case.
 --
 -- Numbers are doubles: all of them are integers below 2^53, of which sums, products and remainders are exact.
 
-local ASK = 14
+local ASK = 15
 
 local given = ARGV[1] ~= ''
 local now
@@ -66,6 +66,9 @@ function Gcra.open(ask, stored)
   if b.base ~= ask.base and later(now + ask.floor, 0, b.x, b.y) then
     b.x, b.y, b.changed = now + ask.floor, 0, true
   end
+  if ask.debt > 0 then
+    b.x, b.changed = b.x + ask.debt, true
+  end
   if ask.back > 0 and b.base and ask.leased >= b.base then
     b.x, b.y = sub(b.scale, b.x, b.y, times(b.scale, ask.back, ask.token, ask.token_part))
     b.changed = true
@@ -113,6 +116,9 @@ function Window.open(ask, stored)
   end
   if b.base ~= ask.base and ask.floor == b.x and ask.floor_count > b.y then
     b.y, b.changed = ask.floor_count, true
+  end
+  if ask.debt > 0 and ask.floor == b.x then
+    b.y, b.changed = b.y + ask.debt, true
   end
   if b.base and ask.back > 0 and ask.leased >= b.base then
     b.y, b.changed = math.max(0, b.y - ask.back), true
@@ -163,9 +169,10 @@ for i, key in ipairs(KEYS) do
     divisor = value(9),        -- at most this part of what is left is leased
     back = value(10),          -- tokens given back,
     leased = value(11),        -- and when they were leased
-    base = value(12),          -- the bucket's, as last heard of; 0: not known, or no longer of use
-    floor = value(13),         -- µs until it is full again, or when its window began
+    base = value(12),          -- the bucket's, as last heard of; 0: not known
+    floor = value(13),         -- µs until all is there again, or when the window began
     floor_count = value(14),   -- what was taken since
+    debt = value(15),          -- µs, or a count in the window of the floor
   }
   local bucket = buckets[key]
   if not bucket then
