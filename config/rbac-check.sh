@@ -33,6 +33,15 @@ yes api - watch ratelimitpolicies.finaiflow.io
 no  api - patch ratelimitpolicies.finaiflow.io
 no  api - patch ratelimitpolicies.finaiflow.io/status
 
+# Policies: seen everywhere, changed by nobody here; status by the operator alone.
+yes operator - list ratelimitpolicies.finaiflow.io
+yes operator - watch ratelimitpolicies.finaiflow.io
+yes operator - patch ratelimitpolicies.finaiflow.io/status
+no  operator - create ratelimitpolicies.finaiflow.io
+no  operator - patch ratelimitpolicies.finaiflow.io
+no  operator - delete ratelimitpolicies.finaiflow.io
+no  api - patch ratelimitpolicies.finaiflow.io/status
+
 # Secrets: the operator in tenant namespaces, and the admin logins by name; the API server none by this chart.
 yes operator banks get secrets
 yes operator banks create secrets

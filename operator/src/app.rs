@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use data_encoding::HEXLOWER;
-use finaiflow_crds::Tenant;
 use finaiflow_crds::names::OPERATOR;
+use finaiflow_crds::{RateLimitPolicy, Tenant};
 use finaiflow_telemetry::health::{Gate, Health};
 use finaiflow_telemetry::metrics::Metrics;
 use finaiflow_telemetry::{logs, server};
-use futures::{StreamExt, stream, try_join};
+use futures::{StreamExt, future, stream, try_join};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::reflector::{self, store::Writer};
@@ -29,6 +29,7 @@ use crate::context::Context;
 use crate::leader::{self, Election};
 use crate::observe::Observer;
 use crate::random::{Random, RandomError};
+use crate::rate_limit_policy::{self, news::News};
 use crate::tenant::controller::{self, Operator};
 
 /// Visits under way get this long after a signal; the pod's grace period must be longer.
@@ -37,7 +38,7 @@ const DRAIN: Duration = Duration::from_secs(25);
 const SILENCE: Duration = Duration::from_mins(1);
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 
-/// Turns Tenants into schemas, roles, keys, Secrets, access and jobs.
+/// Turns Tenants into schemas, roles, keys, Secrets, access and jobs, and says what is true of RateLimitPolicies.
 #[derive(Debug, Parser)]
 pub struct Arguments {
     /// The platform team's choices.
@@ -92,7 +93,7 @@ pub enum Error {
     Drain,
 }
 
-/// Runs until SIGTERM or SIGINT: stands by until it leads, then visits Tenants.
+/// Runs until SIGTERM or SIGINT: stands by until it leads, then visits Tenants and policies.
 pub async fn run(arguments: Arguments) -> Result<(), Error> {
     logs::init(&arguments.log)?;
     let config = Config::load(&arguments.config)?;
@@ -101,11 +102,23 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), installation, "starting");
 
     let (health, metrics) = (Health::new(), Metrics::new());
-    let observer = Observer::new(client.clone(), arguments.pod_name.clone(), metrics.registry())?;
+    let observer = Arc::new(Observer::new(client.clone(), arguments.pod_name.clone(), metrics.registry())?);
     let identity = arguments.pod_name.map_or_else(random_name, Ok)?;
     let election = Election::new(client.clone(), &arguments.namespace, identity, clock::now);
     let (tenants, tenants_writer) = reflector::store();
     let (leases, leases_writer) = reflector::store();
+    let (policies, policies_writer) = reflector::store();
+    let writers = Writers { tenants: tenants_writer, leases: leases_writer, policies: policies_writer };
+    let policies = rate_limit_policy::Context {
+        client: client.clone(),
+        home: config.api_server.namespace.clone(),
+        policies,
+        tenants: tenants.clone(),
+        leases: leases.clone(),
+        observer: Arc::clone(&observer),
+        now: clock::now,
+        random: Random::system(),
+    };
     let ctx = Context {
         catalog: Live::new(&config, &client, &arguments.namespace),
         client,
@@ -117,6 +130,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         random: Random::system(),
     };
     let operator = Arc::new(Operator { ctx, observer, backoff: Backoff::default(), fenced: CancellationToken::new() });
+    let policies = Arc::new(policies);
 
     let (http, stop, synced) = (CancellationToken::new(), CancellationToken::new(), health.gate("watches"));
     let serving = async {
@@ -133,7 +147,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         operator.observer.lead();
         tracing::info!("leading");
         let result = tokio::select! {
-            result = lead(&operator, tenants_writer, leases_writer, &stop, &synced) => result,
+            result = lead(&operator, &policies, writers, &stop, &synced) => result,
             lost = election.keep(&mut term) => return Err(Error::Lost(lost)),
         };
         election.release(term).await;
@@ -150,28 +164,40 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     result
 }
 
-/// Visits Tenants until `stop`, or until another operator has taken over, then until the visits under way end.
+/// What fills the stores.
+struct Writers {
+    tenants: Writer<Tenant>,
+    leases: Writer<Lease>,
+    policies: Writer<RateLimitPolicy>,
+}
+
+/// Visits Tenants and policies until `stop`, or until another operator has taken over, then until the visits under way
+/// end.
 async fn lead(
     operator: &Arc<Operator<Live>>,
-    tenants_writer: Writer<Tenant>,
-    leases_writer: Writer<Lease>,
+    policies: &Arc<rate_limit_policy::Context>,
+    writers: Writers,
     stop: &CancellationToken,
     synced: &Gate,
 ) -> Result<(), Error> {
-    let Context { client, config, tenants, .. } = &operator.ctx;
+    let (Context { client, config, tenants, .. }, news) = (&operator.ctx, Arc::<News>::default());
     let triggers = [
-        controller::leases(client, config, leases_writer, clock::now, tenants.clone()),
+        controller::leases(client, config, writers.leases, clock::now, tenants.clone(), news.of_leases()),
         controller::children(client, config),
     ];
-    let events = controller::tenants(client, tenants_writer);
+    let events = controller::tenants(client, writers.tenants, news.of_tenants());
+    let changed = rate_limit_policy::controller::policies(client, writers.policies, &news);
     let end = CancellationToken::new();
-    let visits = controller::run(Arc::clone(operator), events, stream::select_all(triggers).boxed(), end.clone());
+    let visits = future::join(
+        controller::run(Arc::clone(operator), events, stream::select_all(triggers).boxed(), end.clone()),
+        rate_limit_policy::controller::run(Arc::clone(policies), changed, news, end.clone()),
+    );
     tokio::pin!(visits);
     tokio::select! {
-        () = &mut visits => return Ok(()),
+        _ = &mut visits => return Ok(()),
         () = stop.cancelled() => {}
         () = operator.fenced.cancelled() => {}
-        never = keep_count(operator, synced) => match never {},
+        never = keep_count(policies, synced) => match never {},
     }
     synced.close();
     end.cancel();
@@ -191,16 +217,15 @@ async fn cancel_on_signal(stop: &CancellationToken) -> std::io::Result<Infallibl
     std::future::pending().await
 }
 
-/// Opens the gate once everything watched is known, then counts Tenants for the metrics, for ever.
-async fn keep_count(operator: &Operator<Live>, synced: &Gate) -> Infallible {
-    let ctx = &operator.ctx;
-    // The writers live as long as the program, so that neither wait can fail.
-    let _ = (ctx.tenants.wait_until_ready().await, ctx.leases.wait_until_ready().await);
+/// Opens the gate once everything watched is known, then counts it for the metrics, for ever.
+async fn keep_count(ctx: &rate_limit_policy::Context, synced: &Gate) -> Infallible {
+    ctx.wait_until_known().await;
     synced.open();
     let mut ticks = tokio::time::interval(COUNT_EVERY);
     loop {
         ticks.tick().await;
-        operator.observer.count(ctx.tenants.state().iter().map(Arc::as_ref));
+        ctx.observer.count(&ctx.tenants.state(), |status| &status.conditions);
+        ctx.observer.count(&ctx.policies.state(), |status| &status.conditions);
     }
 }
 

@@ -1,4 +1,5 @@
-//! The FinaiFlow operator: turns Tenants into schemas, roles, keys, Secrets, access and jobs.
+//! The FinaiFlow operator: turns Tenants into schemas, roles, keys, Secrets, access and jobs, and says
+//! what is true of RateLimitPolicies.
 
 pub mod app;
 pub mod backoff;
@@ -10,5 +11,8 @@ pub mod error;
 pub mod leader;
 pub mod observe;
 pub mod random;
+pub mod rate_limit_policy;
+pub mod replica;
 pub mod story;
 pub mod tenant;
+pub mod watch;

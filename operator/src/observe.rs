@@ -1,12 +1,16 @@
 //! Turns what a visit told into metrics, events and log lines, so that the steps hold none of it.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use finaiflow_crds::Tenant;
 use finaiflow_crds::condition::{self, ConditionType};
 use finaiflow_crds::names::MANAGER_OPERATOR;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::object::HasStatus;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
@@ -16,10 +20,8 @@ use prometheus::{
 
 use crate::error::Error;
 use crate::story::{Fact, Story};
-use crate::tenant::Visit;
 use crate::tenant::sweep::Orphan;
 
-const KIND: &str = "Tenant";
 /// Events refuse longer notes.
 const NOTE_MAX: usize = 1024;
 
@@ -81,50 +83,50 @@ impl Observer {
         self.leader.set(1);
     }
 
-    /// Publishes a visit.
-    pub async fn publish(
-        &self,
-        tenant: &Tenant,
-        story: &Story,
-        result: &Result<Visit, Error>,
-        took: Duration,
-        now: i64,
-    ) {
-        let told = story.take();
-        self.measure(result, took, now);
+    /// Publishes a visit of an object.
+    pub async fn publish<K, V>(&self, object: &K, story: &Story, result: &Result<V, Error>, took: Duration, now: i64)
+    where
+        K: Resource<DynamicType = ()>,
+        V: Debug,
+    {
+        let (told, kind) = (story.take(), K::kind(&()));
+        self.measure(&kind, result, took, now);
         for (step, took) in told.steps {
-            self.step_seconds.with_label_values(&[KIND, step]).observe(took.as_secs_f64());
+            self.step_seconds.with_label_values(&[&*kind, step]).observe(took.as_secs_f64());
         }
         for fact in &told.facts {
             if matches!(fact, Fact::DriftCorrected(_) | Fact::SchemaLost(_)) {
                 self.drift.inc();
             }
-            self.event(tenant, fact).await;
+            self.event(object, fact).await;
         }
-        let (namespace, name) = (tenant.namespace().unwrap_or_default(), tenant.name_any());
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         match result {
-            Ok(visit) => tracing::debug!(namespace, name, ?visit, ?took, "visited"),
-            Err(error) => tracing::warn!(namespace, name, reason = error.reason().as_str(), %error, "visit failed"),
+            Ok(visit) => tracing::debug!(%kind, namespace, name, ?visit, ?took, "visited"),
+            Err(error) => {
+                tracing::warn!(%kind, namespace, name, reason = error.reason().as_str(), %error, "visit failed");
+            }
         }
     }
 
-    fn measure(&self, result: &Result<Visit, Error>, took: Duration, now: i64) {
-        self.seconds.with_label_values(&[KIND]).observe(took.as_secs_f64());
+    fn measure<V>(&self, kind: &str, result: &Result<V, Error>, took: Duration, now: i64) {
+        self.seconds.with_label_values(&[kind]).observe(took.as_secs_f64());
         let word = match result {
             Ok(_) => {
-                self.last_success.with_label_values(&[KIND]).set(now);
+                self.last_success.with_label_values(&[kind]).set(now);
                 "success"
             }
             Err(error) => {
-                self.errors.with_label_values(&[KIND, error.reason().as_str()]).inc();
+                self.errors.with_label_values(&[kind, error.reason().as_str()]).inc();
                 "error"
             }
         };
-        self.total.with_label_values(&[KIND, word]).inc();
+        self.total.with_label_values(&[kind, word]).inc();
     }
 
-    async fn event(&self, tenant: &Tenant, fact: &Fact) {
-        tracing::info!(namespace = tenant.namespace(), name = tenant.name_any(), event = fact.reason(), "{fact}");
+    async fn event<K: Resource<DynamicType = ()>>(&self, object: &K, fact: &Fact) {
+        let kind = K::kind(&());
+        tracing::info!(%kind, namespace = object.namespace(), name = object.name_any(), event = fact.reason(), "{fact}");
         let event = Event {
             type_: if fact.is_warning() { EventType::Warning } else { EventType::Normal },
             reason: fact.reason().to_owned(),
@@ -132,7 +134,7 @@ impl Observer {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        self.record(event, &tenant.object_ref(&())).await;
+        self.record(event, &object.object_ref(&())).await;
     }
 
     /// An event that is refused stops nothing.
@@ -161,11 +163,14 @@ impl Observer {
         self.record(event, &tenant).await;
     }
 
-    /// Counts the Tenants by their Ready condition.
-    pub fn count<'a>(&self, tenants: impl Iterator<Item = &'a Tenant>) {
+    /// Counts all objects of a kind by their Ready condition.
+    pub fn count<K>(&self, objects: &[Arc<K>], conditions: fn(&K::Status) -> &[Condition])
+    where
+        K: Resource<DynamicType = ()> + HasStatus,
+    {
         let mut counts = BTreeMap::from([("True", 0), ("False", 0), ("Unknown", 0)]);
-        for tenant in tenants {
-            let conditions = tenant.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        for object in objects {
+            let conditions = object.status().map(conditions).unwrap_or_default();
             let ready = condition::find(conditions, ConditionType::Ready).map(|ready| ready.status.as_str());
             let word = match ready {
                 Some("True") => "True",
@@ -175,7 +180,7 @@ impl Observer {
             *counts.entry(word).or_default() += 1;
         }
         for (ready, count) in counts {
-            self.objects.with_label_values(&[KIND, ready]).set(count);
+            self.objects.with_label_values(&[&*K::kind(&()), ready]).set(count);
         }
     }
 }
@@ -195,6 +200,7 @@ mod tests {
 
     use super::*;
     use crate::error::Reason;
+    use crate::tenant::Visit;
 
     fn tenant(ready: &str) -> Tenant {
         let condition = json!({"type": "Ready", "status": ready, "reason": "X", "message": "",
@@ -221,9 +227,10 @@ mod tests {
         story.tell(Fact::DriftCorrected(vec!["role x".to_owned()]));
         // An event that is refused stops nothing.
         observer.publish(&tenant("True"), &story, &Ok(Visit::Done), Duration::from_millis(5), 1_800_000_000).await;
-        let failure = Err(Error::refused(Reason::KeyLost, "gone"));
+        let failure: Result<Visit, _> = Err(Error::refused(Reason::KeyLost, "gone"));
         observer.publish(&tenant("True"), &story, &failure, Duration::from_millis(5), 1).await;
-        observer.count([tenant("True"), tenant("True"), tenant("False")].iter());
+        let tenants = ["True", "True", "False"].map(|ready| Arc::new(tenant(ready)));
+        observer.count(&tenants, |status| &status.conditions);
 
         let mut text = Vec::new();
         TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();

@@ -4,9 +4,12 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use finaiflow_crds::condition::{self, ConditionType};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use crate::catalog::ClaimId;
 
-/// Something worth an event on the Tenant. Display is a sentence for people and holds no secret.
+/// Something worth an event on the visited object. Display is a sentence for people and holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
     /// The claim was recorded.
@@ -79,6 +82,12 @@ pub enum Fact {
     Dropped(Vec<String>),
     /// The keys of dropped data could not be deleted.
     KeysLeft(String),
+    /// A policy is attached to its targets.
+    Accepted(String),
+    /// Nothing of a policy counts, because of others that are more or less specific.
+    Overridden(String),
+    /// Every replica enforces a policy.
+    Programmed(String),
 }
 
 impl Fact {
@@ -104,6 +113,9 @@ impl Fact {
             Self::Released { .. } => "Released",
             Self::Dropped(_) => "Dropped",
             Self::KeysLeft(_) => "KeysLeft",
+            Self::Accepted(_) => "Accepted",
+            Self::Overridden(_) => "Overridden",
+            Self::Programmed(_) => "Programmed",
         }
     }
 
@@ -147,7 +159,10 @@ impl fmt::Display for Fact {
             Self::Ready(message)
             | Self::LedgerVerified(message)
             | Self::LedgerImbalance(message)
-            | Self::VerificationFailed(message) => write!(f, "{message}."),
+            | Self::VerificationFailed(message)
+            | Self::Accepted(message)
+            | Self::Overridden(message)
+            | Self::Programmed(message) => write!(f, "{message}."),
             Self::Released { claim, schema } => {
                 write!(f, "Closed the logins and released claim {claim}; schema {schema} is retained, ")?;
                 f.write_str("and so are the keys while the namespace exists.")
@@ -160,6 +175,14 @@ impl fmt::Display for Fact {
 
 fn list(items: &[String]) -> String {
     items.join(", ")
+}
+
+/// A condition, if its status or reason is new.
+#[must_use]
+pub fn news<'a>(old: &[Condition], new: &'a [Condition], kind: ConditionType) -> Option<&'a Condition> {
+    let (old, new) = (condition::find(old, kind), condition::find(new, kind)?);
+    let same = old.is_some_and(|old| old.status == new.status && old.reason == new.reason);
+    (!same).then_some(new)
 }
 
 /// What happened in one visit.

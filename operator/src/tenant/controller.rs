@@ -8,7 +8,7 @@ use finaiflow_crds::Tenant;
 use finaiflow_crds::condition::{self, ConditionType, Truth};
 use finaiflow_crds::names::{API_SERVER, LABEL_COMPONENT, LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY};
 use futures::stream::{self, BoxStream};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -23,7 +23,7 @@ use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, predicates, watc
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::serving::{self, Replica, Verdict};
+use super::serving::{self, Verdict};
 use super::{Visit, report, sweep, update_status, visit};
 use crate::backoff::{self, Backoff};
 use crate::catalog::Catalog;
@@ -31,21 +31,18 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::error::{Error, Reason};
 use crate::observe::Observer;
+use crate::replica::{self, Replica};
 use crate::story::Story;
+use crate::watch;
 
 const CONCURRENCY: u16 = 16;
 const VISIT_LIMIT: Duration = Duration::from_mins(1);
-const PAGE: u32 = 500;
-/// In seconds. A watch that has said nothing for that long, and then does not end, is begun anew: its connection may
-/// be lost without a sign.
-const WATCH: u32 = 45;
-
 /// What decides about visits.
 pub struct Operator<C> {
     /// What every visit needs.
     pub ctx: Context<C>,
     /// Publishes what visits tell.
-    pub observer: Observer,
+    pub observer: Arc<Observer>,
     /// Failures in a row.
     pub backoff: Backoff,
     /// Set when a newer operator has taken over.
@@ -66,42 +63,42 @@ impl<C> Operator<C> {
 /// The streams of one kind that is watched in a namespace.
 type Triggers = BoxStream<'static, ObjectRef<Tenant>>;
 
-/// A Tenant without what nobody reads: ten times less memory.
-pub fn prune(tenant: &mut Tenant) {
-    tenant.metadata.managed_fields = None;
-    if let Some(annotations) = &mut tenant.metadata.annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-    }
-}
-
-fn watching() -> watcher::Config {
-    watcher::Config::default().page_size(PAGE).timeout(WATCH)
-}
-
-/// The Tenants, each time something in them asks for a visit. Writing a status does not; deletion does.
-pub fn tenants(client: &Client, writer: Writer<Tenant>) -> impl Stream<Item = watcher::Result<Tenant>> + Send + use<> {
+/// The Tenants, each time something in them asks for a visit. Writing a status does not; deletion does. `heard` is told
+/// of everything, once it is in the store.
+pub fn tenants<H>(
+    client: &Client,
+    writer: Writer<Tenant>,
+    heard: H,
+) -> impl Stream<Item = watcher::Result<Tenant>> + Send + use<H>
+where
+    H: FnMut(&watcher::Event<Tenant>) + Send,
+{
     let asks = predicates::generation.combine(predicates::finalizers).combine(predicates::annotations);
-    watcher(Api::<Tenant>::all(client.clone()), watching())
+    watcher(Api::<Tenant>::all(client.clone()), watch::config())
         .default_backoff()
-        .modify(prune)
+        .modify(watch::prune)
         .reflect(writer)
+        .inspect_ok(heard)
         .applied_objects()
         .predicate_filter(asks, PredicateConfig::default())
 }
 
-/// Keeps the API server's Leases, and yields the Tenants to which a change of them makes a difference.
+/// Keeps the API server's Leases, and yields the Tenants to which a change of them makes a difference. `heard` is told
+/// when there is any change, once it is in the store.
 pub fn leases(
     client: &Client,
     config: &Config,
     writer: Writer<Lease>,
     now: fn() -> Timestamp,
     tenants: Store<Tenant>,
+    mut heard: impl FnMut() + Send + 'static,
 ) -> Triggers {
     let api: Api<Lease> = Api::namespaced(client.clone(), &config.api_server.namespace);
     let store = writer.as_reader();
-    watcher(api, watching().labels(&format!("{LABEL_COMPONENT}={API_SERVER}")))
+    watcher(api, watch::config().labels(&format!("{LABEL_COMPONENT}={API_SERVER}")))
         .default_backoff()
         .reflect(writer)
+        .inspect_ok(move |_| heard())
         .touched_objects()
         .predicate_filter(predicates::annotations, PredicateConfig::default())
         .filter_map(|lease| {
@@ -109,7 +106,7 @@ pub fn leases(
             std::future::ready(lease.ok())
         })
         .flat_map(move |_| {
-            let replicas = serving::alive(&store.state(), now());
+            let replicas = replica::alive(&store.state(), now());
             stream::iter(to_judge_again(&tenants.state(), &replicas))
         })
         .boxed()
@@ -157,7 +154,7 @@ where
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
     let labels = format!("{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_TENANT}");
     let namespace = namespace.to_owned();
-    watcher(api, watching().labels(&labels))
+    watcher(api, watch::config().labels(&labels))
         .default_backoff()
         .touched_objects()
         // Secrets have no generation, and a deletion is a new version.
@@ -227,7 +224,7 @@ async fn reconcile<C: Catalog>(tenant: Arc<Tenant>, operator: Arc<Operator<C>>) 
             Action::requeue(delay)
         }
     };
-    observer.publish(&tenant, &story, &result, started.elapsed(), (ctx.now)().as_second()).await;
+    observer.publish(&*tenant, &story, &result, started.elapsed(), (ctx.now)().as_second()).await;
     Ok(action)
 }
 
@@ -239,8 +236,6 @@ fn is_worth_reporting(error: &Error, failures: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::json;
 
     use super::*;
@@ -262,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_lease_concerns_only_tenants_it_says_news_of() {
-        let served = Replica { name: "a".to_owned(), applied: 100, failures: BTreeMap::new() };
+        let served = Replica { name: "a".to_owned(), applied: 100, ..Replica::default() };
         let mut failing = served.clone();
         failing.failures.insert("banks/acme".to_owned(), "no login".to_owned());
         let why = "replica a cannot serve the Tenant: no login";
@@ -277,20 +272,6 @@ mod tests {
             let found = to_judge_again(&[Arc::clone(&tenant)], std::slice::from_ref(replica));
             assert_eq!(!found.is_empty(), due, "{tenant:?} {replica:?}");
         }
-    }
-
-    #[test]
-    fn what_nobody_reads_is_not_kept() {
-        let mut tenant = Tenant::clone(&tenant("1", "True", "True", ""));
-        tenant.metadata.managed_fields = Some(Vec::new());
-        tenant.metadata.annotations = Some(
-            [("kubectl.kubernetes.io/last-applied-configuration", "{}"), ("note", "x")]
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                .into(),
-        );
-        prune(&mut tenant);
-        assert_eq!(tenant.metadata.managed_fields, None);
-        assert_eq!(tenant.annotations().keys().collect::<Vec<_>>(), ["note"]);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use self::validate::Setting;
 use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::replica;
 use crate::story::Story;
 
 /// How a visit ended.
@@ -62,7 +63,7 @@ pub async fn visit<C: Catalog>(ctx: &Context<C>, watched: &Tenant, story: &Story
     let applied = story.step("apply", apply::apply(ctx, &tenant, prepared, story)).await?;
     // Before the Leases are known every replica would seem to be gone. Their writer lives as long as the program.
     let _ = ctx.leases.wait_until_ready().await;
-    let replicas = serving::alive(&ctx.leases.state(), (ctx.now)());
+    let replicas = replica::alive(&ctx.leases.state(), (ctx.now)());
     let view = View { endpoint: &ctx.config.api_server.url, replicas: &replicas, now: (ctx.now)() };
     let status = update_status::applied(&tenant, &applied, view);
     let is_ready = condition::is_true(&status.conditions, ConditionType::Ready);

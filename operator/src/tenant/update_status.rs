@@ -11,10 +11,11 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::apply::Applied;
-use super::serving::{self, Replica, Verdict};
+use super::serving::{self, Verdict};
 use crate::catalog::Verification;
 use crate::error::{Attempt, Error, Result};
-use crate::story::{Fact, Story};
+use crate::replica::Replica;
+use crate::story::{self, Fact, Story};
 
 /// Reason of conditions that nothing is known about yet.
 const PENDING: &str = "Pending";
@@ -284,11 +285,7 @@ pub async fn write(client: &Client, tenant: &Tenant, status: TenantStatus, story
 
 /// What changed between two sets of conditions that is worth an event.
 fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Fact> {
-    let changed = |kind| {
-        let (old, new) = (condition::find(old, kind), condition::find(new, kind)?);
-        let same = old.is_some_and(|old| old.status == new.status && old.reason == new.reason);
-        (!same).then_some(new)
-    };
+    let changed = |kind| story::news(old, new, kind);
     let mut facts = Vec::new();
     if let Some(new) = changed(ConditionType::Ready) {
         if new.status == Truth::True.as_str() {

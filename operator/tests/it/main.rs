@@ -12,6 +12,7 @@ mod faults;
 mod lane;
 mod leadership;
 mod lifecycle;
+mod rate_limits;
 mod story;
 mod truth;
 mod world;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use finaiflow_crds::{Tenant, names};
+use finaiflow_crds::{RateLimitPolicy, Tenant, names};
 use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -31,7 +31,10 @@ use crate::between::Between;
 static CLUSTER: RwLock<()> = RwLock::const_new(());
 
 const SHIPPED: &str = include_str!("../../../config/base/finaiflow.yaml");
-const CRD: &str = include_str!("../../../config/crd/tenants.finaiflow.io.yaml");
+const CRDS: [&str; 2] = [
+    include_str!("../../../config/crd/tenants.finaiflow.io.yaml"),
+    include_str!("../../../config/crd/ratelimitpolicies.finaiflow.io.yaml"),
+];
 
 /// A guard of [`CLUSTER`].
 type Share = Arc<dyn Send + Sync>;
@@ -156,15 +159,25 @@ impl World {
     }
 
     async fn make_cluster_parts(&self) {
-        let crd: CustomResourceDefinition = serde_yaml::from_str(CRD).unwrap();
-        self.put(&Api::all(self.client.clone()), &crd).await;
+        for crd in CRDS {
+            let crd: CustomResourceDefinition = serde_yaml::from_str(crd).unwrap();
+            self.put(&Api::all(self.client.clone()), &crd).await;
+        }
         for name in [&self.system, &self.banks] {
             self.put::<Namespace>(&Api::all(self.client.clone()), &object(&json!({"metadata": {"name": name}}))).await;
         }
-        let tenants: Api<Tenant> = Api::all(self.client.clone());
-        let served = async || tenants.list(&ListParams::default().limit(1)).await.map_err(|error| error.to_string());
-        eventually("the API server knows Tenants", served).await;
+        self.is_served::<Tenant>().await;
+        self.is_served::<RateLimitPolicy>().await;
         self.write_admin_secret(&self.admin).await;
+    }
+
+    async fn is_served<K>(&self)
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
+    {
+        let api: Api<K> = Api::all(self.client.clone());
+        let served = async || api.list(&ListParams::default().limit(1)).await.map_err(|error| error.to_string());
+        eventually(&format!("the API server knows {}s", K::kind(&())), served).await;
     }
 
     pub async fn write_admin_secret(&self, username: &str) {
@@ -410,7 +423,7 @@ impl World {
         .await;
     }
 
-    /// Reasons of the events on a Tenant, oldest first.
+    /// Reasons of the events on an object, oldest first.
     pub async fn events(&self, name: &str) -> Vec<(String, String)> {
         let api: Api<k8s_openapi::api::events::v1::Event> = self.api(&self.banks);
         let mut events = api.list(&ListParams::default()).await.unwrap().items;
@@ -453,6 +466,8 @@ impl World {
             if !name.starts_with(self.system.trim_end_matches("system")) {
                 continue;
             }
+            let policies: Api<RateLimitPolicy> = self.api(&name);
+            policies.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
             let tenants: Api<Tenant> = self.api(&name);
             for tenant in tenants.list(&ListParams::default()).await.unwrap() {
                 let free = json!({"metadata": {"finalizers": null}});
