@@ -29,9 +29,6 @@ yes api - watch tenants.finaiflow.io
 no  api - patch tenants.finaiflow.io
 no  api banks adopt tenants.finaiflow.io
 no  api - patch tenants.finaiflow.io/status
-yes api - watch ratelimitpolicies.finaiflow.io
-no  api - patch ratelimitpolicies.finaiflow.io
-no  api - patch ratelimitpolicies.finaiflow.io/status
 
 # Policies: seen everywhere, changed by nobody here; status by the operator alone.
 yes operator - list ratelimitpolicies.finaiflow.io
@@ -40,6 +37,8 @@ yes operator - patch ratelimitpolicies.finaiflow.io/status
 no  operator - create ratelimitpolicies.finaiflow.io
 no  operator - patch ratelimitpolicies.finaiflow.io
 no  operator - delete ratelimitpolicies.finaiflow.io
+yes api - watch ratelimitpolicies.finaiflow.io
+no  api - patch ratelimitpolicies.finaiflow.io
 no  api - patch ratelimitpolicies.finaiflow.io/status
 
 # Secrets: the operator in tenant namespaces, and the admin logins by name; the API server none by this chart.
