@@ -11,7 +11,7 @@ use axum::serve::ListenerExt;
 use clap::Parser;
 use finaiflow_api::app::{AppError, AppState, router};
 use finaiflow_api::config::{Cli, Command, Serve};
-use finaiflow_api::rate_limit::{self, Guard, GuardError, Limiter, explain};
+use finaiflow_api::rate_limit::{self, Guard, GuardError, explain};
 use finaiflow_api::tenant::Directory;
 use finaiflow_api::verify::{VerifyError, verify_ledger};
 use finaiflow_api::{clock, openapi_json, tenants};
@@ -28,8 +28,6 @@ use tokio_util::sync::CancellationToken;
 const CLOSE: Duration = Duration::from_secs(10);
 /// A connection to the cluster on which a request is not answered is given up after this time; watches end before.
 const SILENCE: Duration = Duration::from_mins(1);
-/// Keys that rates are counted by in memory; each takes about 100 bytes.
-const KEYS: usize = 131_072;
 
 /// Why the program failed.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +81,10 @@ async fn serve(config: &Serve) -> Result<(), Error> {
     let clock = clock::system();
     let directory = Arc::new(Directory::new(config.base_domain()));
     let metrics = Metrics::new();
-    let guard = Arc::new(Guard::new(config.rate_limits(), Limiter::in_memory(KEYS), metrics.registry())?);
+    // The URL may hold a password, so it is no argument.
+    let redis = env::var("REDIS_URL").ok().filter(|url| !url.is_empty());
+    let limiter = rate_limit::limiter(redis.as_deref(), metrics.registry())?;
+    let guard = Arc::new(Guard::new(config.rate_limits(), limiter, metrics.registry())?);
     let app = AppState::new(
         Arc::clone(&directory),
         &config.issuer_base_url,

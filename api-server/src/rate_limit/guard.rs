@@ -13,11 +13,13 @@ use prometheus::Registry;
 use serde::Serialize;
 
 use super::client_ip::TrustedProxies;
-use super::metrics::{Decision, Metrics};
+use super::metrics::{Decision, Metrics, store_timer};
 use super::rules::{Facts, Maker, PolicySet, Rule, Rules, UnderWay};
-use super::{Ask, InvalidRate, Limiter, Micros, Outcome, Row, Share, Verdict};
+use super::{Ask, InvalidRate, InvalidUrl, Limiter, Micros, Outcome, Row, Share, Store, Verdict};
 use crate::tenant::Tenant;
 
+/// Keys that are counted in memory; each takes about 100 bytes.
+const KEYS: usize = 131_072;
 /// Refusals that can be looked up afterwards.
 const REMEMBERED: usize = 1_000;
 /// Of the requests that may be under way at a time, the part in percent that reading may take up: money goes first.
@@ -221,9 +223,20 @@ impl Guard {
     }
 }
 
+/// An engine that counts in this replica's memory, and in the Redis of `url`, if given, together with the others.
+pub fn limiter(url: Option<&str>, registry: &Registry) -> Result<Limiter, GuardError> {
+    let Some(url) = url else { return Ok(Limiter::in_memory(KEYS)) };
+    let store = Store::connect(url)?;
+    store.on_call(store_timer(registry)?);
+    Ok(Limiter::with_store(KEYS, store))
+}
+
 /// Why there is no guard.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
+    /// The URL of the store.
+    #[error("REDIS_URL: {0}")]
+    Store(#[from] InvalidUrl),
     /// The built-in rate.
     #[error("RATE_LIMIT_REQUESTS and RATE_LIMIT_WINDOW: {0}")]
     Rate(#[from] InvalidRate),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::Stats;
 
@@ -33,16 +33,33 @@ impl Decision {
     }
 }
 
+/// What is to be told of each call of the store: how long it took, and whether there was an answer.
+pub(super) fn store_timer(registry: &Registry) -> Result<impl Fn(Duration, bool) + use<>, prometheus::Error> {
+    let options = HistogramOpts::new("finaiflow_ratelimit_store_seconds", "Time of a call of Redis, answered or not.");
+    let seconds = Histogram::with_opts(options.buckets(SECONDS.to_vec()))?;
+    registry.register(Box::new(seconds.clone()))?;
+    let errors =
+        IntCounter::new("finaiflow_ratelimit_store_errors_total", "Calls of Redis without an answer in time.")?;
+    registry.register(Box::new(errors.clone()))?;
+    Ok(move |took: Duration, answered: bool| {
+        seconds.observe(took.as_secs_f64());
+        if !answered {
+            errors.inc();
+        }
+    })
+}
+
 #[derive(Debug)]
 pub(super) struct Metrics {
     decisions: IntCounterVec,
     check: Histogram,
     enabled: IntGauge,
     under_way: IntGauge,
-    shed: prometheus::IntCounter,
+    shed: IntCounter,
     keys: IntGauge,
     evictions: IntGauge,
     overflows: IntGauge,
+    store_up: IntGauge,
 }
 
 impl Metrics {
@@ -60,10 +77,7 @@ impl Metrics {
         let options = HistogramOpts::new("finaiflow_ratelimit_check_seconds", "Time to decide about a request.");
         let check = Histogram::with_opts(options.buckets(SECONDS.to_vec()))?;
         registry.register(Box::new(check.clone()))?;
-        let shed = prometheus::IntCounter::new(
-            "finaiflow_requests_shed_total",
-            "Requests refused as too many were under way.",
-        )?;
+        let shed = IntCounter::new("finaiflow_requests_shed_total", "Requests refused as too many were under way.")?;
         registry.register(Box::new(shed.clone()))?;
         Ok(Self {
             decisions,
@@ -76,6 +90,10 @@ impl Metrics {
             overflows: gauge(
                 "finaiflow_ratelimit_overflows",
                 "Counts under a shared key as memory was full, since the start.",
+            )?,
+            store_up: gauge(
+                "finaiflow_ratelimit_store_up",
+                "1 while requests are counted in Redis, with the other replicas.",
             )?,
         })
     }
@@ -102,5 +120,6 @@ impl Metrics {
         self.keys.set(i64::try_from(stats.cells).unwrap_or(i64::MAX));
         self.evictions.set(number(stats.evictions));
         self.overflows.set(number(stats.overflows));
+        self.store_up.set(stats.store.is_some_and(|store| store.available).into());
     }
 }

@@ -32,7 +32,7 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use guard::{Guard, GuardError, Settings};
+pub use guard::{Guard, GuardError, Settings, limiter};
 pub use limiter::{Ask, FailureMode, Limiter, Outcome, Row, Share, Source, Stats, StoreStats, Verdict};
 pub use rate::{Algorithm, COST_MAX, InvalidRate, Micros, Rate};
 pub use store::{InvalidUrl, Store};
