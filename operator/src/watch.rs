@@ -1,14 +1,18 @@
 //! How objects are watched.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use std::time::Duration;
 
 use kube::ResourceExt;
+use kube::runtime::reflector::{Lookup, Store};
 use kube::runtime::watcher::{self, Event};
 
 const PAGE: u32 = 500;
 /// In seconds. A watch that has said nothing for that long, and then does not end, is begun anew: its connection may
 /// be lost without a sign.
 const SILENCE: u32 = 45;
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What every watch asks for.
 #[must_use]
@@ -22,6 +26,16 @@ pub fn prune<K: ResourceExt>(object: &mut K) {
     if let Some(annotations) = &mut object.meta_mut().annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
+}
+
+/// Waits until everything in a store is known, or its writer is gone. Of several that wait kube wakes the last alone, so
+/// that each asks again by itself.
+pub async fn known<K>(store: &Store<K>)
+where
+    K: Lookup + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    while tokio::time::timeout(ASK_AGAIN, store.wait_until_ready()).await.is_err() {}
 }
 
 /// A mark of each object, by namespace and name.
@@ -82,6 +96,23 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     use super::*;
+
+    #[tokio::test]
+    async fn all_that_wait_hear_that_a_store_is_filled() {
+        let (store, mut writer) = kube::runtime::reflector::store::<ConfigMap>();
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { known(&store).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitDone);
+        for task in waiting {
+            tokio::time::timeout(Duration::from_secs(20), task).await.unwrap().unwrap();
+        }
+    }
 
     fn object(namespace: &str, name: &str, generation: i64) -> ConfigMap {
         let metadata = ObjectMeta {

@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::observe::Observer;
 use crate::random::Random;
 use crate::story::Story;
+use crate::watch;
 
 /// What every visit needs.
 pub struct Context {
@@ -45,10 +46,9 @@ pub struct Context {
 impl Context {
     /// Waits until all that is watched is known: before that targets and replicas would seem to be missing.
     pub async fn wait_until_known(&self) {
-        // None fails, as the writers live as long as the program.
-        let _ = self.policies.wait_until_ready().await;
-        let _ = self.tenants.wait_until_ready().await;
-        let _ = self.leases.wait_until_ready().await;
+        watch::known(&self.policies).await;
+        watch::known(&self.tenants).await;
+        watch::known(&self.leases).await;
     }
 }
 

@@ -27,6 +27,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::replica;
 use crate::story::Story;
+use crate::watch;
 
 /// How a visit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +62,8 @@ pub async fn visit<C: Catalog>(ctx: &Context<C>, watched: &Tenant, story: &Story
         update_status::write(&ctx.client, &tenant, status, story).await?;
     }
     let applied = story.step("apply", apply::apply(ctx, &tenant, prepared, story)).await?;
-    // Before the Leases are known every replica would seem to be gone. Their writer lives as long as the program.
-    let _ = ctx.leases.wait_until_ready().await;
+    // Before the Leases are known every replica would seem to be gone.
+    watch::known(&ctx.leases).await;
     let replicas = replica::alive(&ctx.leases.state(), (ctx.now)());
     let view = View { endpoint: &ctx.config.api_server.url, replicas: &replicas, now: (ctx.now)() };
     let status = update_status::applied(&tenant, &applied, view);

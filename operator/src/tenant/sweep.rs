@@ -22,6 +22,7 @@ use crate::catalog::{Catalog, Change, Claim, ClaimId, ClaimState};
 use crate::config::Server;
 use crate::context::Context;
 use crate::error::{Attempt, Error, OnServer, Result};
+use crate::watch;
 
 const EVERY: Duration = Duration::from_mins(10);
 const PAGE: u32 = 500;
@@ -135,7 +136,7 @@ fn freed(orphan: Orphan) -> Option<ObjectRef<Tenant>> {
 /// Looks for everything that was left behind.
 pub async fn sweep<C: Catalog>(ctx: &Context<C>) -> Swept {
     // Before the Tenants are known each of them would seem to be gone. Their writer lives as long as the program.
-    let _ = ctx.tenants.wait_until_ready().await;
+    watch::known(&ctx.tenants).await;
     let mut swept = Swept::default();
     for server in ctx.config.servers() {
         match ctx.catalog.active_claims(&server.name, &ctx.installation).await.on(&server.name) {
