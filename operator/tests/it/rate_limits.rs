@@ -1,13 +1,20 @@
 //! What the operator says of RateLimitPolicies, and that it says nothing when there is nothing new.
 
+use std::sync::Arc;
+
 use finaiflow_crds::rate_limit_policy::digest;
-use finaiflow_crds::{RateLimitPolicy, names};
+use finaiflow_crds::{RateLimitPolicy, Tenant, names};
 use finaiflow_operator::clock;
+use finaiflow_operator::observe::Observer;
+use finaiflow_operator::random::Random;
+use finaiflow_operator::rate_limit_policy::{Context, Visit, visit};
+use finaiflow_operator::story::Story;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
+use crate::story::store;
 use crate::world::{World, eventually, unique};
 
 const SAMPLE: &str = include_str!("../../../config/samples/rate-limit-policy.yaml");
@@ -43,6 +50,22 @@ impl World {
         });
         let api: Api<Lease> = self.api(&self.system);
         api.patch(name, &PatchParams::apply("it").force(), &Patch::Apply(lease)).await.unwrap();
+    }
+
+    /// One visit of a policy as it was watched.
+    async fn visit_policy(&self, watched: &RateLimitPolicy) -> Visit {
+        let observer = Observer::new(self.client.clone(), None, &prometheus::Registry::new()).unwrap();
+        let ctx = Context {
+            client: self.client.clone(),
+            home: self.system.clone(),
+            policies: store(vec![watched.clone()]).0,
+            tenants: store(Vec::<Tenant>::new()).0,
+            leases: store(Vec::<Lease>::new()).0,
+            observer: Arc::new(observer),
+            now: clock::now,
+            random: Random::system(),
+        };
+        visit(&ctx, watched, &Story::default()).await.unwrap()
     }
 
     /// Plays replicas that enforce every policy as it is.
@@ -171,7 +194,7 @@ async fn policies_are_told_of_their_tenants_and_of_each_other() {
 
     // A Tenant that leaves the tier is no longer the selector's.
     let tier = json!({"spec": {"tier": "standard"}});
-    let tenants: Api<finaiflow_crds::Tenant> = world.api(&world.banks);
+    let tenants: Api<Tenant> = world.api(&world.banks);
     tenants.patch("globex", &PatchParams::default(), &Patch::Merge(tier)).await.unwrap();
     eventually("no target is left", async || match world.policy("gold").await.status.unwrap_or_default() {
         status if status.targets == Some(0) => Ok(()),
@@ -193,5 +216,26 @@ async fn a_replica_that_died_is_not_waited_for() {
     world.says("limits", "Programmed", "False PartiallyProgrammed").await;
     world.says("limits", "Programmed", "True Programmed").await;
     assert_eq!(world.policy("limits").await.status.unwrap().replicas.unwrap().total, 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn of_what_has_changed_meanwhile_nothing_is_said() {
+    let world = World::new().await;
+    let older = world.apply_policy("limits", &named("acme", 10)).await;
+    let newer = world.apply_policy("limits", &named("acme", 20)).await;
+    assert_eq!(world.visit_policy(&older).await, Visit::Late);
+    assert_eq!(world.policy("limits").await.status, None);
+    assert_eq!(world.visit_policy(&newer).await, Visit::Done);
+    let told = world.policy("limits").await;
+    assert_eq!(told.status.as_ref().unwrap().observed_generation, Some(2));
+    // What is written twice is the same: the visit that follows from the first has nothing to say.
+    assert_eq!(world.visit_policy(&told).await, Visit::Done);
+    assert_eq!(world.version("limits").await, told.resource_version());
+    world.delete_policy("limits").await;
+    assert_eq!(world.visit_policy(&newer).await, Visit::Late);
+    let again = world.apply_policy("limits", &named("acme", 20)).await;
+    assert_eq!(world.visit_policy(&newer).await, Visit::Late);
+    assert_eq!(world.policy("limits").await.resource_version(), again.resource_version());
     world.end().await;
 }

@@ -206,7 +206,8 @@ async fn a_settled_tenant_is_not_written_again() {
     world.end().await;
 }
 
-fn store<K>(objects: Vec<K>) -> (Store<K>, Writer<K>)
+/// A store that is filled.
+pub fn store<K>(objects: Vec<K>) -> (Store<K>, Writer<K>)
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
