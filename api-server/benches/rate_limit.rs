@@ -16,18 +16,26 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 const KEYS: usize = 10_000;
 const SAMPLES: usize = 400_000;
 
+/// As long as a digest and an address.
+type Key = [u8; 48];
+
 /// Four rates as a policy has them: tenant, user, address, and a quota per day. None of them ever refuses here.
 struct Ours {
     limiter: Limiter,
     rates: [Rate; 4],
-    keys: Vec<[Vec<u8>; 4]>,
+    keys: Vec<[Key; 4]>,
     started: Instant,
 }
 
 impl Ours {
     fn new(keys: usize) -> Self {
         let gcra = |requests| Rate::new(Algorithm::Gcra, requests, 1, requests).unwrap();
-        let key = |kind: &str, n| format!("a digest of policy, limit and rate {kind} {n}").into_bytes();
+        let key = |kind: &str, n| {
+            let mut key = [0; 48];
+            let text = format!("a digest of policy, limit, rate: {kind} {n}");
+            key[..text.len()].copy_from_slice(text.as_bytes());
+            key
+        };
         Self {
             limiter: Limiter::in_memory(200_000),
             rates: [
@@ -58,8 +66,8 @@ impl Ours {
 
 /// The same four with `governor`, whose keys are the same bytes.
 struct Theirs {
-    limiters: [DefaultKeyedRateLimiter<Vec<u8>>; 4],
-    keys: Vec<[Vec<u8>; 4]>,
+    limiters: [DefaultKeyedRateLimiter<Key>; 4],
+    keys: Vec<[Key; 4]>,
 }
 
 impl Theirs {

@@ -251,7 +251,7 @@ impl Terms {
             State::Gcra { tat, requests } => tat.saturating_sub(units(now, requests)),
             State::Window { count, .. } => count.into(),
         };
-        narrow(self.room.saturating_sub(used) / self.token)
+        divide(self.room.saturating_sub(used), self.token)
     }
 
     /// How long until all of it is there again.
@@ -271,7 +271,16 @@ fn units(time: Micros, requests: u32) -> u128 {
 
 /// Units of 1/`requests` µs in µs, rounded up.
 fn micros(units: u128, requests: u32) -> Micros {
-    narrow(units.div_ceil(u128::from(requests.max(1))))
+    let requests = u128::from(requests.max(1));
+    divide(units + (requests - 1), requests)
+}
+
+/// Most numbers are far smaller than they might be, and small ones are divided several times as fast.
+fn divide(value: u128, by: u128) -> u64 {
+    match (u64::try_from(value), u64::try_from(by)) {
+        (Ok(value), Ok(by)) => value / by,
+        _ => narrow(value / by),
+    }
 }
 
 fn narrow(value: u128) -> u64 {
