@@ -2,11 +2,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -55,22 +55,25 @@ impl Fleet {
 
     /// Another replica, once the Service sends requests to it.
     pub async fn add(&self) -> Process {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let (port, admin) = (TcpListener::bind("127.0.0.1:0"), TcpListener::bind("127.0.0.1:0"));
+        let (port, admin) = (port.await.unwrap(), admin.await.unwrap());
+        let [port, admin] = [port, admin].map(|listener| listener.local_addr().unwrap().port());
+        let (pod, log) = (random_name("api"), std::env::temp_dir().join(random_name("finaiflow-log")));
         let child = Command::new(env!("CARGO_BIN_EXE_finaiflow-api"))
             .env("KUBECONFIG", &self.kubeconfig)
             .env("FINAIFLOW_LISTEN", format!("127.0.0.1:{port}"))
             .env("FINAIFLOW_BASE_DOMAIN", BASE_DOMAIN)
             .env("FINAIFLOW_SHUTDOWN_DELAY_SECONDS", "5")
             .env("POD_NAMESPACE", &self.namespace)
-            .env("POD_NAME", random_name("api"))
+            .env("POD_NAME", &pod)
             .env("RUST_LOG", "error")
             .env("RATE_LIMIT_ENABLED", "false")
-            .env("FINAIFLOW_ADMIN_LISTEN", "127.0.0.1:0")
+            .env("FINAIFLOW_ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
             .envs(self.settings.iter().map(|(name, value)| (name, value)))
-            .stdout(Stdio::null())
+            .stdout(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let process = Process { child, port };
+        let process = Process { child, port, admin, pod, log };
         self.service.0.lock().unwrap().insert(port, false);
         eventually("the replica is ready", || async { self.service.sends_to(port).then_some(()) }).await;
         process
@@ -88,9 +91,18 @@ impl Drop for Fleet {
 pub struct Process {
     child: Child,
     pub port: u16,
+    /// Where operators ask.
+    pub admin: u16,
+    pub pod: String,
+    log: PathBuf,
 }
 
 impl Process {
+    /// What it has logged so far.
+    pub fn logged(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
     /// Tells it to stop, as Kubernetes does.
     pub fn terminate(&self) {
         Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
@@ -110,6 +122,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.log);
     }
 }
 
@@ -191,6 +204,7 @@ impl Request {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
+    pub headers: BTreeMap<String, String>,
     pub body: Value,
     /// The body as it came.
     pub text: String,
@@ -203,6 +217,11 @@ impl Answer {
     pub fn expect(&self, status: u16) -> &Value {
         assert_eq!(self.status, status, "{}", self.text);
         &self.body
+    }
+
+    /// A header, empty if it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
     }
 
     pub fn text(&self, pointer: &str) -> String {
@@ -231,20 +250,18 @@ impl Connection {
         self.0.get_mut().write_all(message.as_bytes()).await?;
         let line = self.line().await?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
-        let (mut length, mut closes) = (0, false);
+        let mut headers = BTreeMap::new();
         loop {
             let line = self.line().await?;
             let Some((name, value)) = line.split_once(": ") else { break };
-            match name {
-                "content-length" => length = value.parse().unwrap(),
-                "connection" => closes = value == "close",
-                _ => {}
-            }
+            headers.insert(name.to_owned(), value.to_owned());
         }
+        let closes = headers.get("connection").is_some_and(|value| value == "close");
+        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
         let mut body = vec![0; length];
         self.0.read_exact(&mut body).await?;
         let text = String::from_utf8(body).unwrap();
-        Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::Null), text, closes })
+        Ok(Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), text, closes })
     }
 
     async fn line(&mut self) -> io::Result<String> {
