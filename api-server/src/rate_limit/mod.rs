@@ -29,7 +29,7 @@ mod store;
 use std::sync::Arc;
 
 use kube::Client;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use guard::{Guard, GuardError, Settings, limiter};
@@ -50,9 +50,16 @@ pub async fn run(
     told: watch::Sender<Option<String>>,
     stop: CancellationToken,
 ) {
-    let lease = replica.lease_name();
+    let (lease, known) = (replica.lease_name(), Notify::new());
+    // A replica that took itself for the only one would grant all of every rate: it is not ready before it knows.
+    let policies = async {
+        if stop.run_until_cancelled(known.notified()).await.is_some() {
+            follow::policies(client.clone(), Arc::clone(&guard), told, stop.clone()).await;
+        }
+    };
+    let guard = Arc::clone(&guard);
     tokio::join!(
-        follow::policies(client.clone(), Arc::clone(&guard), told, stop.clone()),
-        peers::count(client, &replica.namespace, &lease, guard, clock, stop),
+        policies,
+        peers::count(client.clone(), &replica.namespace, &lease, guard, clock, &known, stop.clone()),
     );
 }

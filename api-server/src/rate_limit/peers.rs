@@ -12,6 +12,7 @@ use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
@@ -22,13 +23,15 @@ use crate::tenants::watching;
 /// How often Leases are looked at for having run out, which no event tells.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Keeps the guard's share until `stop`. `own` is the Lease of this replica, which may not exist yet.
+/// Keeps the guard's share until `stop`, and tells when it is known for the first time. `own` is the Lease of this
+/// replica, which may not exist yet.
 pub(super) async fn count(
     client: Client,
     namespace: &str,
     own: &str,
     guard: Arc<Guard>,
     clock: Clock,
+    known: &Notify,
     stop: CancellationToken,
 ) {
     let leases: Api<Lease> = Api::namespaced(client, namespace);
@@ -47,11 +50,15 @@ pub(super) async fn count(
             },
             _ = look.tick() => {}
         }
+        if !peers.complete {
+            continue;
+        }
         let now = peers.share(own, clock());
         if share != Some(now) {
             tracing::info!(replicas = now.replicas, rank = now.rank, "share of the rates counted in memory");
             guard.share(now);
             share = Some(now);
+            known.notify_one();
         }
     }
 }
@@ -61,6 +68,8 @@ pub(super) async fn count(
 struct Peers {
     known: BTreeMap<String, OffsetDateTime>,
     listed: BTreeMap<String, OffsetDateTime>,
+    /// Whether there was a whole list yet.
+    complete: bool,
 }
 
 impl Peers {
@@ -70,7 +79,10 @@ impl Peers {
             Event::InitApply(lease) => {
                 self.listed.insert(lease.name_any(), until(&lease));
             }
-            Event::InitDone => self.known = std::mem::take(&mut self.listed),
+            Event::InitDone => {
+                self.known = std::mem::take(&mut self.listed);
+                self.complete = true;
+            }
             Event::Apply(lease) => {
                 self.known.insert(lease.name_any(), until(&lease));
             }
