@@ -43,7 +43,7 @@ if [ "$CLUSTER" != light ]; then
   for target in "$@"; do run "$target"; done
   exit
 fi
-without_pods=(deletion isolation manifests money provisioning)
+without_pods=(deletion isolation manifests money provisioning rate_limits)
 run story "${without_pods[@]/%/::}" --skip events_tell_the_story
 step "left out, as there are no pods: the targets but story, provisioning::events_tell_the_story, and of the modules"
 sed -n 's/^mod \(.*\);/\1/p' e2e/tests/story/main.rs | grep -vxF "$(printf '%s\n' "${without_pods[@]}")"

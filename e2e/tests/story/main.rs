@@ -10,3 +10,4 @@ mod ledger_verification;
 mod manifests;
 mod money;
 mod provisioning;
+mod rate_limits;
