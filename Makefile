@@ -2,7 +2,7 @@
 SCRIPTS := e2e/cluster
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down status env logs check test test-unit test-integration test-story test-chaos test-cluster bench-tenants generate fmt audit prereqs
+.PHONY: help up down status env logs check test test-unit test-integration test-story test-chaos test-cluster bench bench-tenants generate fmt audit prereqs
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{gsub(/\$$\$$/, "$$"); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,11 @@ test-story: ## the whole path, and the documentation's commands
 
 test-chaos: ## the same while everything is killed (FINAIFLOW_CHAOS_SEED= FINAIFLOW_CHAOS_SECONDS=)
 	@$(SCRIPTS)/test.sh chaos
+
+bench: ## what limits cost in memory, beside governor, and over HTTP, beside NGINX; a million addresses (release profile)
+	@$(SCRIPTS)/prereqs.sh bench
+	cargo bench --locked -p finaiflow-api --bench rate_limit
+	@$(SCRIPTS)/light.sh cargo bench --locked -p finaiflow-api --bench rate_limit_http
 
 bench-tenants: ## 300 Tenants at once, on the cluster of make up (FINAIFLOW_BENCH_TENANTS=)
 	@eval "$$($(SCRIPTS)/cluster.sh env)" && cargo bench --locked --workspace --profile dev --bench tenants

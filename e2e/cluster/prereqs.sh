@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# prereqs.sh [story]: installs what is missing from Debian's packages (as root), names the command for the rest; with
-# `story` what the story's tests need, too.
+# prereqs.sh [story|bench]: installs what is missing from Debian's packages (as root), names the command for the rest; with
+# `story` what the story's tests need, too, with `bench` what the benchmarks compare with.
 . "$(dirname "$0")/machine.sh"
 machine
 
@@ -16,6 +16,7 @@ prebuilt || wanted+=(
   ip:iproute2 nft:nftables iptables:iptables conntrack:conntrack
 )
 [ "${1:-}" != story ] || wanted+=(chromium:chromium chromedriver:chromium-driver /usr/lib/python3.11/ensurepip:python3-venv)
+[ "${1:-}" != bench ] || wanted+=(nginx:nginx-light)
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for w in "${wanted[@]}"; do
@@ -29,6 +30,12 @@ install() {
   if ! [ -e /etc/postgresql-common/createcluster.conf ]; then
     retry apt-get -qq install -y --no-install-recommends postgresql-common
     sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+  fi
+  # Nor is NGINX to serve: this is asked before a package starts a service.
+  if ! [ -e /usr/sbin/policy-rc.d ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT # of the shell in the background that this runs in
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
   fi
   retry apt-get -qq install -y --no-install-recommends "$@"
 }

@@ -1,0 +1,404 @@
+//! What four limits cost an answer over HTTP: one of the API server, and one of NGINX with four zones of `limit_req`.
+//! The same client, machine and body, in turns. Then a million addresses against one replica, and what becomes of its
+//! memory. Prints the tables of docs/PERFORMANCE.md; needs the Kubernetes API of e2e/cluster/light.sh, and `nginx`.
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark reports, and fails loudly"
+)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use finaiflow_crds::RateLimitPolicy;
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client, Config, ResourceExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+const NAMESPACE: &str = "rate-limit-bench";
+const CONNECTIONS: usize = 16;
+const ROUNDS: usize = 7;
+const ROUND: Duration = Duration::from_secs(3);
+const PATH: &str = "/api/v1/info";
+/// Clock ticks per second in `/proc/<pid>/stat`.
+const TICKS: f64 = 100.0;
+const MIB: f64 = 1024.0 * 1024.0;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let kubeconfig = env::var("FINAIFLOW_TEST_KUBECONFIG").expect("run `make bench`");
+    let policies = cluster(&kubeconfig).await;
+    declare(&policies, &four_limits()).await;
+    let plain = Program::api(&kubeconfig, &[("RATE_LIMIT_ENABLED", "false")]).await;
+    let limited = Program::api(&kubeconfig, &[]).await;
+    let body = Connection::open(plain.port).await.ask(&get(PATH, "")).await.1;
+    let nginx = Program::nginx(&body).await;
+    let mut servers = [
+        Server::of("API server, limits off", &plain, PATH),
+        Server::of("API server, four limits", &limited, PATH),
+        Server::of("NGINX, no limits", &nginx, "/off"),
+        Server::of("NGINX, four zones of limit_req", &nginx, "/on"),
+    ];
+    for round in 0..=ROUNDS {
+        for server in &mut servers {
+            let measured = server.round().await;
+            // The first one warms up.
+            if round > 0 {
+                server.rounds.push(measured);
+            }
+        }
+    }
+    report(&servers);
+    drop((plain, limited, nginx));
+    million(&kubeconfig, &policies).await;
+}
+
+/// The definitions, a namespace, and a client of its policies.
+async fn cluster(kubeconfig: &str) -> Api<RateLimitPolicy> {
+    let config = Kubeconfig::read_from(kubeconfig).unwrap();
+    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    let client = Client::try_from(config).unwrap();
+    let params = PatchParams::apply("bench").force();
+    let definitions: Api<DynamicObject> = Api::all_with(
+        client.clone(),
+        &ApiResource::from_gvk(&GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition")),
+    );
+    for definition in [
+        include_str!("../../config/crd/tenants.finaiflow.io.yaml"),
+        include_str!("../../config/crd/ratelimitpolicies.finaiflow.io.yaml"),
+    ] {
+        let definition: DynamicObject = serde_yaml::from_str(definition).unwrap();
+        definitions.patch(&definition.name_any(), &params, &Patch::Apply(&definition)).await.unwrap();
+    }
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    Api::<Namespace>::all(client.clone()).patch(NAMESPACE, &params, &Patch::Apply(&namespace)).await.unwrap();
+    Api::namespaced(client, NAMESPACE)
+}
+
+/// Puts the limits in force for the whole API server, once it knows of policies.
+async fn declare(policies: &Api<RateLimitPolicy>, limits: &Value) {
+    let policy = json!({
+        "apiVersion": "finaiflow.io/v1alpha1", "kind": "RateLimitPolicy", "metadata": {"name": "bench"},
+        "spec": {"targetRefs": [{"kind": "ApiServer", "name": "default"}], "limits": limits},
+    });
+    let params = PatchParams::apply("bench").force();
+    while policies.patch("bench", &params, &Patch::Apply(&policy)).await.is_err() {
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// None of them ever refuses here.
+fn four_limits() -> Value {
+    let limit = |name: &str, keys: Value| {
+        let mut limit = json!({"name": name, "rates": [{"requests": 1_000_000_000, "periodSeconds": 1}]});
+        if keys != json!([]) {
+            limit["keys"] = keys;
+        }
+        limit
+    };
+    json!([
+        limit("all", json!([])),
+        limit("address", json!([{"type": "ClientIP"}])),
+        limit("endpoint", json!([{"type": "Method"}, {"type": "Route"}])),
+        limit("device", json!([{"type": "Header", "name": "X-Device"}])),
+    ])
+}
+
+/// A program that is killed when dropped.
+struct Program {
+    child: Child,
+    port: u16,
+    files: Option<PathBuf>,
+}
+
+impl Program {
+    async fn api(kubeconfig: &str, settings: &[(&str, &str)]) -> Self {
+        let port = free_port().await;
+        let child = Command::new(env!("CARGO_BIN_EXE_finaiflow-api"))
+            .env("KUBECONFIG", kubeconfig)
+            .env("FINAIFLOW_LISTEN", format!("127.0.0.1:{port}"))
+            .env("FINAIFLOW_ADMIN_LISTEN", "127.0.0.1:0")
+            .env("POD_NAMESPACE", NAMESPACE)
+            .env("POD_NAME", format!("api-{port}"))
+            .env("RUST_LOG", "error")
+            .envs(settings.iter().copied())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, port, files: None }.ready("/readyz").await
+    }
+
+    /// `return 200` would be answered before limits are looked at, so it sends a small file.
+    async fn nginx(body: &str) -> Self {
+        let (port, files) =
+            (free_port().await, env::temp_dir().join(format!("finaiflow-nginx-{}", std::process::id())));
+        fs::create_dir_all(files.join("www")).unwrap();
+        for name in ["on", "off"] {
+            fs::write(files.join("www").join(name), body).unwrap();
+        }
+        let at = files.display();
+        let (mut zones, mut limits) = (String::new(), String::new());
+        for (name, key) in [
+            ("all", "$server_name"),
+            ("address", "$binary_remote_addr"),
+            ("endpoint", "$request_method$uri"),
+            ("device", "$http_x_device"),
+        ] {
+            writeln!(zones, "limit_req_zone {key} zone={name}:10m rate=1000000r/s;").unwrap();
+            writeln!(limits, "limit_req zone={name} burst=1000000 nodelay;").unwrap();
+        }
+        let mut temporary = String::new();
+        for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+            writeln!(temporary, "{kind}_temp_path {at}/{kind};").unwrap();
+        }
+        let configuration = format!(
+            "daemon off; worker_processes 2; pid {at}/pid; error_log {at}/error.log;
+             events {{ worker_connections 512; }}
+             http {{
+               access_log off; keepalive_requests 1000000000; default_type application/json;
+               open_file_cache max=16 inactive=1h; {temporary} {zones}
+               server {{
+                 listen 127.0.0.1:{port}; root {at}/www;
+                 location = /off {{}}
+                 location = /on {{ {limits} }}
+               }}
+             }}"
+        );
+        fs::write(files.join("nginx.conf"), configuration).unwrap();
+        let path = format!("{}:/usr/sbin", env::var("PATH").unwrap());
+        let child = Command::new("nginx")
+            .env("PATH", path)
+            .args(["-e", &format!("{at}/error.log"), "-c", &format!("{at}/nginx.conf")])
+            .spawn()
+            .expect("nginx: run `make bench`, which installs it");
+        Self { child, port, files: Some(files) }.ready("/on").await
+    }
+
+    async fn ready(self, path: &str) -> Self {
+        loop {
+            if TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                let (head, _) = Connection::open(self.port).await.ask(&get(path, "")).await;
+                if head.starts_with("HTTP/1.1 200 ") {
+                    return self;
+                }
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// CPU seconds of the program and its workers so far.
+    fn cpu(&self) -> f64 {
+        let own = self.child.id();
+        let workers = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        let ids = workers.split_whitespace().map(|id| id.parse().unwrap()).chain([own]);
+        ids.map(|id: u32| {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+            let times = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
+            times.map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / TICKS
+        })
+        .sum()
+    }
+
+    async fn metric(&self, name: &str) -> f64 {
+        let (_, text) = Connection::open(self.port).await.ask(&get("/metrics", "")).await;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // NGINX's workers end with it only if it is told.
+        let told = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = told.map(|_| self.child.wait());
+        if let Some(files) = &self.files {
+            let _ = fs::remove_dir_all(files);
+        }
+    }
+}
+
+async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+fn get(path: &str, header: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nx-device: 4711\r\n{header}\r\n")
+}
+
+/// A connection that is kept open.
+struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: vec![0; 1 << 18] }
+    }
+
+    /// Head and body of the answer.
+    async fn ask(&mut self, request: &str) -> (String, String) {
+        self.stream.write_all(request.as_bytes()).await.unwrap();
+        let (mut filled, mut end) = (0, None);
+        while end.is_none_or(|end| filled < end) {
+            let read = self.stream.read(&mut self.buffer[filled..]).await.unwrap();
+            assert!(read > 0, "the connection was closed");
+            filled += read;
+            let head = self.buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n");
+            end = head.map(|head| head + 4 + length(&self.buffer[..head]));
+        }
+        let text = String::from_utf8_lossy(&self.buffer[..filled]);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    }
+}
+
+fn length(head: &[u8]) -> usize {
+    let head = String::from_utf8_lossy(head).to_lowercase();
+    let value = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    value.unwrap().parse().unwrap()
+}
+
+/// What is measured, and what was.
+struct Server<'a> {
+    name: &'static str,
+    program: &'a Program,
+    request: String,
+    rounds: Vec<Round>,
+}
+
+#[derive(Clone, Copy)]
+struct Round {
+    per_second: f64,
+    p50: f64,
+    p99: f64,
+    cpu: f64,
+}
+
+impl<'a> Server<'a> {
+    fn of(name: &'static str, program: &'a Program, path: &str) -> Self {
+        Self { name, program, request: get(path, ""), rounds: Vec::new() }
+    }
+
+    async fn round(&self) -> Round {
+        let (began, cpu) = (Instant::now(), self.program.cpu());
+        let clients = (0..CONNECTIONS).map(|_| async {
+            let mut connection = Connection::open(self.program.port).await;
+            let mut times = Vec::with_capacity(1 << 16);
+            while began.elapsed() < ROUND {
+                let asked = Instant::now();
+                let (head, _) = connection.ask(&self.request).await;
+                times.push(asked.elapsed());
+                assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            }
+            times
+        });
+        let mut times: Vec<_> = join_all(clients).await.concat();
+        let count = f64::from(u32::try_from(times.len()).unwrap());
+        times.sort_unstable();
+        let at = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1].as_secs_f64() * 1e6;
+        Round {
+            per_second: count / began.elapsed().as_secs_f64(),
+            p50: at(50),
+            p99: at(99),
+            cpu: (self.program.cpu() - cpu) / count * 1e6,
+        }
+    }
+
+    fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
+        let mut values: Vec<_> = self.rounds.iter().map(of).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values[values.len() / 2]
+    }
+}
+
+fn report(servers: &[Server<'_>; 4]) {
+    println!("{ROUNDS} rounds of {} s for each in turn, {CONNECTIONS} connections; medians\n", ROUND.as_secs());
+    println!("| | requests/s | p50 | p99 | CPU per request |\n|---|---|---|---|---|");
+    for server in servers {
+        println!(
+            "| {} | {:.0} | {:.0} µs | {:.0} µs | {:.1} µs |",
+            server.name,
+            server.median(|round| round.per_second),
+            server.median(|round| round.p50),
+            server.median(|round| round.p99),
+            server.median(|round| round.cpu),
+        );
+    }
+    println!();
+    for [off, on] in [[&servers[0], &servers[1]], [&servers[2], &servers[3]]] {
+        // Rounds that follow each other are compared: what else the machine does is the same for both.
+        let mut rounds: Vec<_> = off.rounds.iter().zip(&on.rounds).collect();
+        rounds.sort_unstable_by(|a, b| (a.1.cpu - a.0.cpu).total_cmp(&(b.1.cpu - b.0.cpu)));
+        let (before, after) = rounds[rounds.len() / 2];
+        println!(
+            "{}: {:.1} % fewer requests/s, {:+.1} µs of CPU per request",
+            on.name,
+            100.0 * (1.0 - on.median(|round| round.per_second) / off.median(|round| round.per_second)),
+            after.cpu - before.cpu,
+        );
+    }
+}
+
+/// As many addresses as `FINAIFLOW_BENCH_ADDRESSES` says, told by a trusted proxy, each with a count of its own that lasts.
+async fn million(kubeconfig: &str, policies: &Api<RateLimitPolicy>) {
+    let count: u32 = env::var("FINAIFLOW_BENCH_ADDRESSES").map_or(1_000_000, |text| text.parse().unwrap());
+    let keys = json!([{"type": "ClientIP"}]);
+    let rates = json!([{"requests": 10, "periodSeconds": 86_400}]);
+    declare(policies, &json!([{"name": "address", "keys": keys, "rates": rates}])).await;
+    let program = Program::api(kubeconfig, &[("FINAIFLOW_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let bystander = get(PATH, "x-forwarded-for: 2001:db8::1\r\n");
+    let port = program.port;
+    let mut observer = Connection::open(port).await;
+    assert_eq!(left(&observer.ask(&bystander).await.0), 9);
+
+    println!("\n| addresses | answered 200 | keys in memory | resident memory |\n|---|---|---|---|");
+    let (mut sent, mut admitted, mut memory) = (0, 0, BTreeMap::new());
+    let began = Instant::now();
+    for part in [0, 20, 40, 60, 80, 100] {
+        let until = count / 100 * part;
+        let clients = (0..CONNECTIONS).map(|client| async move {
+            let mut connection = Connection::open(port).await;
+            let mut admitted = 0_u32;
+            for number in (sent..until).skip(client).step_by(CONNECTIONS) {
+                // Every number once, far from its neighbours.
+                let address = Ipv4Addr::from(number.wrapping_mul(2_654_435_761));
+                let (head, _) = connection.ask(&get(PATH, &format!("x-forwarded-for: {address}\r\n"))).await;
+                admitted += u32::from(head.starts_with("HTTP/1.1 200 "));
+            }
+            admitted
+        });
+        admitted += join_all(clients).await.into_iter().sum::<u32>();
+        sent = until;
+        let resident = program.metric("process_resident_memory_bytes").await;
+        let keys = program.metric("finaiflow_ratelimit_keys").await;
+        println!("| {sent} | {admitted} | {keys:.0} | {:.1} MiB |", resident / MIB);
+        memory.insert(part, resident);
+    }
+    let rate = f64::from(count) / began.elapsed().as_secs_f64();
+    let left = left(&observer.ask(&bystander).await.0);
+    println!("\n{rate:.0} requests/s; of a bystander's 10 requests a day, {left} are left after the second");
+    assert_eq!(left, 8, "nobody else's requests were counted as the bystander's, or the reverse");
+    let growth = (memory[&100] - memory[&20]) / MIB;
+    assert!(growth < 8.0, "{growth:.1} MiB more from a fifth of the addresses to all");
+}
+
+/// What the answer says is left of the quota.
+fn left(head: &str) -> u32 {
+    let header = head.lines().find_map(|line| line.strip_prefix("ratelimit: \"address\";r=")).unwrap();
+    header.split(';').next().unwrap().parse().unwrap()
+}
