@@ -123,3 +123,30 @@ impl Metrics {
         self.store_up.set(stats.store.is_some_and(|store| store.available).into());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn what_the_dashboard_and_the_documentation_show_is_there() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let _timer = store_timer(&registry).unwrap();
+        metrics.decided("banks/acme", "login", Decision::Limited);
+        let known: BTreeSet<_> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        let dashboard = include_str!("../../../config/grafana/rate-limits.json");
+        let word = |text: &str| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap().to_owned();
+        let shown = dashboard.split("finaiflow_").skip(1).map(|rest| format!("finaiflow_{}", word(rest)));
+        let shown: BTreeSet<_> = shown.map(|name| name.trim_end_matches("_bucket").to_owned()).collect();
+        assert!(shown.len() > 5, "{shown:?}");
+        assert_eq!(shown.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
+        let documented = include_str!("../../../docs/RATE_LIMITS.md");
+        for name in &known {
+            let short = name.trim_start_matches("finaiflow_ratelimit_");
+            assert!(documented.contains(short), "{name} is not documented");
+        }
+    }
+}
