@@ -24,7 +24,7 @@ pub struct RateLimitPolicyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub ancestors: Vec<Ancestor>,
-    /// The replicas of the API server.
+    /// The replicas of the API server; absent while nothing of the policy is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
 }
