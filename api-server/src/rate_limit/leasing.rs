@@ -136,10 +136,9 @@ impl Call<'_> {
     }
 
     fn requests(&self) -> Vec<Request> {
-        let tag = self.asks.first().map_or("all", |ask| ask.tag);
         let request = |(ask, (place, step)): (&Ask<'_>, (&Place, &Step))| {
             let Step::Asked { wish, terms } = step else { return None };
-            Some(Request { key: key(tag, ask, place), terms: *terms, cost: ask.cost(), wish: *wish })
+            Some(Request { key: key(ask, place), terms: *terms, cost: ask.cost(), wish: *wish })
         };
         zip(self.asks, zip(&self.places, &self.steps)).filter_map(request).collect()
     }
@@ -220,17 +219,22 @@ pub(super) fn elapsed(since: Instant) -> Micros {
     Micros::try_from(since.elapsed().as_micros()).unwrap_or(Micros::MAX)
 }
 
-/// The bucket's name in the store: of what is counted only a digest. Names with one tag are kept in one place.
-fn key(tag: &str, ask: &Ask<'_>, place: &Place) -> String {
+/// The bucket's name in the store. It follows from the ask alone, whatever else the request asks for, and of what is counted
+/// it tells only a digest.
+fn key(ask: &Ask<'_>, place: &Place) -> String {
     let mut digest = Context::new(&SHA256);
-    match place.fold {
-        None => digest.update(ask.key),
+    let tag = match place.fold {
+        None => {
+            digest.update(ask.key);
+            ask.tag
+        }
         Some(fold) => {
             let rate = ask.rate;
             digest.update(format!("{:?} {} {}", rate.algorithm(), rate.requests(), rate.period_seconds()).as_bytes());
             digest.update(&rate.burst().to_be_bytes());
             digest.update(&[fold]);
+            "shared"
         }
-    }
+    };
     format!("finaiflow:rl:{{{tag}}}:{}", HEXLOWER.encode(&digest.finish().as_ref()[..16]))
 }

@@ -30,8 +30,7 @@ pub struct Ask<'a> {
     pub key: &'a [u8],
     /// What it is counted for together with others when memory is full: a network instead of an address.
     pub coarse: &'a [u8],
-    /// Whose it is (a tenant's claim id, or `all`): the store keeps what has the same tag in one place. All asks of one
-    /// request are counted under the first one's.
+    /// Whose it is (a tenant's claim id, or `all`): part of the bucket's name in the store, in clear.
     pub tag: &'a str,
     /// What it costs: tokens, at most [`COST_MAX`] (more is charged as that).
     pub cost: u64,

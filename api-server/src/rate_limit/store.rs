@@ -3,6 +3,9 @@
 //! Every decision is one call of one script (`take.lua`), which reads the time itself. A call that takes longer than
 //! [`CALL_TIMEOUT`] has failed. After [`FAILURES`] in a row the store counts as lost: nobody waits for it any more, and a
 //! task of its own tries to reach it again.
+//!
+//! One request may ask for buckets of its tenant and of all tenants, in one call: all of them are on one server, so that a
+//! Redis Cluster will not do.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -18,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::lease::Wish;
 use super::rate::{Algorithm, Micros, State, Terms};
 
-/// How long a request waits for the store.
+/// How long a request waits for the store, and how quickly it has to answer to be found again.
 const CALL_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long it may take to open a connection, on which no request waits.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -120,6 +123,7 @@ struct Inner {
 pub struct Store {
     inner: Arc<Inner>,
     task: AbortHandle,
+    timeout: Duration,
 }
 
 impl fmt::Debug for Store {
@@ -150,7 +154,14 @@ impl Store {
             on_call: OnceLock::new(),
         });
         let task = tokio::spawn(keep_connected(Arc::clone(&inner))).abort_handle();
-        Ok(Self { inner, task })
+        Ok(Self { inner, task, timeout: CALL_TIMEOUT })
+    }
+
+    /// How long a request waits for an answer, if not 50 ms.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
     }
 
     /// Tells of every call. The first one who asks is told.
@@ -174,7 +185,7 @@ impl Store {
         let connection = self.inner.connection.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (number, mut connection) = connection.ok_or(Lost::Unconnected)?;
         let started = Instant::now();
-        let answer = match timeout(CALL_TIMEOUT, self.inner.call(&mut connection, requests)).await {
+        let answer = match timeout(self.timeout, self.inner.call(&mut connection, requests)).await {
             Ok(answer) => answer,
             Err(_) => Err(Lost::Timeout),
         };

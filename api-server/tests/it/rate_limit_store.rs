@@ -55,10 +55,19 @@ fn calls(limiter: &Limiter) -> u64 {
     limiter.stats().store.unwrap().calls
 }
 
-/// Replicas that share a store which they have reached.
+/// Replicas that share a store which they have reached, and wait for its answers as they do.
 async fn replicas(redis: &Redis, count: u32) -> Arc<Vec<Limiter>> {
+    connected(count, || Store::connect(&redis.url()).unwrap()).await
+}
+
+/// The same, however slow this machine is.
+async fn patient_replicas(redis: &Redis, count: u32) -> Arc<Vec<Limiter>> {
+    connected(count, || Store::connect(&redis.url()).unwrap().with_timeout(PATIENCE)).await
+}
+
+async fn connected(count: u32, store: impl Fn() -> Store) -> Arc<Vec<Limiter>> {
     let replica = |rank| {
-        let limiter = Limiter::with_store(1_000, Store::connect(&redis.url()).unwrap());
+        let limiter = Limiter::with_store(1_000, store());
         limiter.set_share(Share { replicas: count, rank });
         limiter
     };
@@ -159,7 +168,7 @@ impl Drop for Load {
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_together_admit_what_one_would_with_few_calls() {
     let redis = Redis::start();
-    let limiters = replicas(&redis, 3).await;
+    let limiters = patient_replicas(&redis, 3).await;
     let load = Load::start(&limiters, gcra(300, 1, 300));
     load.watch(3_000, false).await;
     let (used, asked) = (load.used(), load.counts.asked.load(Ordering::Relaxed));
@@ -172,7 +181,7 @@ async fn replicas_together_admit_what_one_would_with_few_calls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_is_shared_to_the_last_token() {
     let redis = Redis::start();
-    let limiters = replicas(&redis, 3).await;
+    let limiters = patient_replicas(&redis, 3).await;
     // The window of these 31 days does not end in this test, unless it does: then it is made in the next.
     let rate = window(500, 2_678_400);
     let admitted = AtomicU64::new(0);
@@ -202,7 +211,7 @@ async fn a_quota_is_shared_to_the_last_token() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_gets_a_second_burst_from_a_store_that_forgets() {
     let redis = Redis::start();
-    let limiters = replicas(&redis, 3).await;
+    let limiters = patient_replicas(&redis, 3).await;
     let load = Load::start(&limiters, gcra(200, 1, 1_000));
     load.watch(1_000, false).await;
     for _ in 0..5 {
@@ -253,7 +262,7 @@ async fn a_paused_store_holds_nobody_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_store_each_ask_goes_its_own_way() {
     let mut redis = Redis::start();
-    let limiters = replicas(&redis, 2).await;
+    let limiters = patient_replicas(&redis, 2).await;
     let limiter = &limiters[0];
     let (rate, quota) = (gcra(1, 3_600, 10), window(10, 2_678_400));
     // 6 of 10 are used.
@@ -263,11 +272,11 @@ async fn without_the_store_each_ask_goes_its_own_way() {
     redis.kill();
     let mode = |rate, key: &'static [u8], failure_mode| Ask { failure_mode, ..ask(rate, key) };
     let closed = mode(&rate, b"rate", FailureMode::Closed);
-    until("the store is lost", || {
-        let _ = take(limiter, &[mode(&rate, b"other", FailureMode::Closed)]).now_or_never();
-        !available(limiter)
-    })
-    .await;
+    let deadline = Instant::now() + PATIENCE;
+    while available(limiter) {
+        take(limiter, &[mode(&rate, b"other", FailureMode::Closed)]).await;
+        assert!(Instant::now() < deadline, "the store is not lost");
+    }
     let verdict = take(limiter, &[closed]).await;
     assert_eq!((verdict.admitted(), verdict.rows[0].outcome), (false, Outcome::Unavailable));
     for _ in 0..20 {
@@ -295,7 +304,7 @@ async fn without_the_store_each_ask_goes_its_own_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_remembered_until_it_is_over() {
     let redis = Redis::start();
-    let limiters = replicas(&redis, 1).await;
+    let limiters = patient_replicas(&redis, 1).await;
     let limiter = &limiters[0];
     let rate = gcra(1, 3_600, 3);
     for outcome in [Outcome::Granted, Outcome::Granted, Outcome::Granted, Outcome::Refused] {
@@ -320,35 +329,62 @@ async fn a_refusal_is_remembered_until_it_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_given_up_leaves_nothing_behind() {
     let redis = Redis::start();
-    let limiters = replicas(&redis, 1).await;
+    let limiters = patient_replicas(&redis, 1).await;
     let limiter = &limiters[0];
-    let (rate, other) = (gcra(100_000, 1, 100_000), gcra(100, 3_600, 1_000));
-    // Until there is a lease: then the call is for the second ask only.
-    until("a lease is held", || {
-        let _ = one(limiter, &rate, b"rate").now_or_never();
-        let before = calls(limiter);
-        one(limiter, &rate, b"rate").now_or_never().is_some() && calls(limiter) == before
-    })
-    .await;
+    let (rate, other) = (gcra(100, 1, 10_000), gcra(100, 3_600, 1_000));
+    // Time stands still, so that leases live.
+    let at = now();
+    let asks = [ask(&rate, b"rate"), ask(&other, b"other")];
+    let left = || limiter.peek(&asks[..1], at).rows[0].remaining;
+    // Two are met from a lease of at least three, so that one is left.
+    let leased = async || {
+        let mut without_a_call = 0;
+        for _ in 0..1_000 {
+            let before = calls(limiter);
+            assert!(limiter.take(&asks[..1], at).await.admitted());
+            without_a_call = if calls(limiter) == before { without_a_call + 1 } else { 0 };
+            if without_a_call == 2 {
+                return;
+            }
+        }
+        panic!("no lease in 1000 requests");
+    };
+    leased().await;
+    redis.signal("-STOP");
+    let before = left();
     for _ in 0..3 {
-        let asks = [ask(&rate, b"rate"), ask(&other, b"other")];
-        // Polled once, which sends the question, and dropped.
-        assert!(take(limiter, &asks).now_or_never().is_none(), "it has to ask");
+        // The first ask is met by the lease; the second is put to the store, which does not answer.
+        let mut request = Box::pin(limiter.take(&asks, at));
+        assert!(request.as_mut().now_or_never().is_none(), "it has to ask");
+        assert_eq!(left(), before - 1);
+        drop(request);
+        assert_eq!(left(), before);
     }
-    assert!(take(limiter, &[ask(&rate, b"rate"), ask(&other, b"other")]).await.admitted());
+    redis.signal("-CONT");
+    assert!(limiter.take(&asks, at).await.admitted());
+    // Leases are asked for as before, when this one is used up.
+    let mut asked = calls(limiter);
+    for _ in 0..3 {
+        while calls(limiter) == asked {
+            assert!(limiter.take(&asks[..1], at).await.admitted());
+        }
+        asked = calls(limiter);
+    }
+    leased().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_buckets_vanish_and_names_tell_nothing() {
     let redis = Redis::start();
-    let limiters = replicas(&redis, 1).await;
+    let limiters = patient_replicas(&redis, 1).await;
     let rate = gcra(10, 1, 5);
     let secret = Ask { tag: "0123456789abcdef", ..ask(&rate, b"header: a secret") };
     assert!(take(&limiters[0], &[secret, ask(&rate, b"other")]).await.admitted());
-    let names: Vec<String> = redis.command(&["KEYS", "*"]);
+    let mut names: Vec<String> = redis.command(&["KEYS", "*"]);
+    names.sort();
     assert_eq!(names.len(), 2);
-    for name in names {
-        let digest = name.strip_prefix("finaiflow:rl:{0123456789abcdef}:").expect("one tag for all of a request");
+    for (name, tag) in std::iter::zip(names, ["{0123456789abcdef}:", "{all}:"]) {
+        let digest = name.strip_prefix("finaiflow:rl:").and_then(|name| name.strip_prefix(tag)).expect("its own tag");
         assert!(digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{digest}");
     }
     until("idle buckets vanish", || redis.command::<u64>(&["DBSIZE"]) == 0).await;
@@ -357,7 +393,7 @@ async fn idle_buckets_vanish_and_names_tell_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_memory_does_not_fill_the_store() {
     let redis = Redis::start();
-    let limiter = Limiter::with_store(50, Store::connect(&redis.url()).unwrap());
+    let limiter = Limiter::with_store(50, Store::connect(&redis.url()).unwrap().with_timeout(PATIENCE));
     until("the store is reached", || available(&limiter)).await;
     let rate = gcra(1, 3_600, 5);
     for stranger in 0..2_000_u32 {
