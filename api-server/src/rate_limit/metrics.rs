@@ -86,7 +86,7 @@ impl Metrics {
             enabled: gauge("finaiflow_ratelimit_enabled", "1 if limits refuse requests, 0 if they are switched off.")?,
             under_way: gauge("finaiflow_requests_under_way", "Requests that this replica works on.")?,
             keys: gauge("finaiflow_ratelimit_keys", "Keys that are counted in memory.")?,
-            evictions: gauge("finaiflow_ratelimit_evictions", "Idle keys that made room for others, since the start.")?,
+            evictions: gauge("finaiflow_ratelimit_evictions", "Idle keys that gave way to others, since the start.")?,
             overflows: gauge(
                 "finaiflow_ratelimit_overflows",
                 "Counts under a shared key as memory was full, since the start.",
