@@ -1,9 +1,9 @@
 //! What a replica holds of a bucket that all replicas share.
 //!
 //! Tokens are leased a few at a time, ahead of the requests that will want them, so that most requests are decided here.
-//! All tokens come from the shared bucket first, so from a fresh start never more than `burst + rate · t` are admitted.
-//! As a leased token may be spent up to [`LIFE`] after the bucket gave it out, a window that begins later may see up to
-//! `rate · LIFE` more. What was not spent by then goes back with the next call.
+//! All tokens come from the shared bucket first, so from a fresh start never more than `burst + rate · t` are admitted. In a
+//! window that begins later, what was out at its beginning may come on top: all leases together are what the rate gives in
+//! [`TARGET`]. A token is spent within [`LIFE`], or goes back with the next call.
 //!
 //! What the store said last stays known here. It refuses without a call while the bucket cannot have what is asked for,
 //! and it is what a replica goes on from when the store is lost: in units of time, a part of a rate is as full as the

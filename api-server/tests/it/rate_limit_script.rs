@@ -146,6 +146,8 @@ struct Held {
     at: Micros,
     base: Micros,
     full_at: Micros,
+    /// What all held when it was granted.
+    others: u64,
 }
 
 /// Which replica; pause; cost; tokens wanted on top; how many of the old ones are spent before; how many
@@ -158,12 +160,13 @@ fn no_token_is_made_by_leasing_and_giving_back() {
     let mut script = Script::new(&redis);
     let mut case = 0;
     let debts = prop_oneof![9 => Just(0), 1 => 0..3_u64];
-    let step = (0..3_usize, 0..3_000_u64, 1..3_u64, 0..6_u64, 0..6_u64, debts, prop::bool::weighted(0.05));
+    let pauses = prop_oneof![4 => 0..3_000_u64, 1 => 0..30_000_u64];
+    let step = (0..3_usize, pauses, 1..3_u64, 0..6_u64, 0..6_u64, debts, prop::bool::weighted(0.05));
     let rate = prop_oneof![Just(gcra(7, 1, 10)), Just(gcra(1_000_000_000, 1, 30)), Just(gcra(3, 100, 4))];
     let lease = |(rate, steps): (Rate, Vec<LeaseStep>)| {
         case += 1;
         let key = format!("leases:{case}");
-        let (mut now, mut spent, mut held) = (START, 0, [Held::default(); 3]);
+        let (mut now, mut spent, mut held) = (START, Vec::new(), [Held::default(); 3]);
         for (replica, thousandths, cost, want, use_first, alone, forget) in steps {
             now += pause(&rate, thousandths).max(1);
             if forget {
@@ -176,24 +179,89 @@ fn no_token_is_made_by_leasing_and_giving_back() {
             let full_after = |tokens: u64| (tokens * rate.period_seconds() * SECOND).div_ceil(rate.requests());
             let known = held.iter().map(|held| held.full_at).max().unwrap().max(now);
             let alone = if known + full_after(alone) <= now + full_after(rate.burst()) { alone } else { 0 };
+            let others = held.iter().map(|held| held.tokens).sum();
             let lease = &mut held[replica];
             let used = use_first.min(lease.tokens);
-            spent += used + alone;
+            spent.push((lease.at, used, lease.others));
             let back = (lease.tokens - used, lease.at);
             let floor = (lease.full_at.saturating_sub(now), 0);
             let told = Told { want, back, base: lease.base, floor, debt: full_after(alone) };
             let said = script.call(&[(&rate, key.clone(), cost, told)], now);
             let [_, leased, _, _, base] = said.asks[0];
             prop_assert!(leased <= want);
-            spent += if said.admitted { cost } else { 0 };
-            *lease = Held { tokens: leased, at: now, base, full_at: now + left(&rate, said.asks[0], now) };
-            let period = u128::from(rate.period_seconds() * SECOND);
-            let allowed = u128::from(rate.burst()) * period + u128::from(now - START) * u128::from(rate.requests());
-            prop_assert!(u128::from(spent) * period <= allowed, "{} spent by {}", spent, now - START);
+            spent.push((now, alone + if said.admitted { cost } else { 0 }, others));
+            *lease = Held { tokens: leased, at: now, base, full_at: now + left(&rate, said.asks[0], now), others };
+        }
+        // Tokens count from when the bucket gave them. Those that were out then may come back and be given a second time.
+        spent.sort_unstable();
+        for (first, (begin, _, out)) in spent.iter().enumerate() {
+            let mut sum = 0;
+            for (end, tokens, _) in &spent[first..] {
+                sum += tokens;
+                let back = u128::from(end - begin) * u128::from(rate.requests());
+                let allowed = u128::from(rate.burst() + out) + back / u128::from(rate.period_seconds() * SECOND);
+                prop_assert!(u128::from(sum) <= allowed, "{} spent in {} µs", sum, end - begin);
+            }
         }
         Ok(())
     };
     let lease = RefCell::new(lease);
     let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
     runner.run(&(rate, vec(step, 1..60)), |input| (lease.borrow_mut())(input)).unwrap();
+}
+
+#[test]
+fn what_came_back_by_itself_is_not_taken_back() {
+    let redis = Redis::start();
+    let mut script = Script::new(&redis);
+    let rate = gcra(1, 1, 10);
+    let mut call = |key: &str, cost, told, second: Micros| {
+        let now = START + second * SECOND;
+        let said = script.call(&[(&rate, key.to_owned(), cost, told)], now);
+        (said.asks[0][1], left(&rate, said.asks[0], now) / SECOND)
+    };
+    let lease = |want| Told { want, ..Told::default() };
+    let back = |tokens| Told { back: (tokens, START), base: START, ..Told::default() };
+    // Idle in between.
+    assert_eq!(call("idle", 1, lease(5), 0), (5, 6));
+    assert_eq!(call("idle", 9, Told::default(), 6), (0, 9));
+    assert_eq!(call("idle", 0, back(5), 6), (0, 9));
+    // Idle by what another gave back.
+    assert_eq!(call("back", 1, lease(5), 0), (5, 6));
+    assert_eq!(call("back", 0, lease(3), 0), (3, 9));
+    assert_eq!(call("back", 2, back(5), 4), (0, 2));
+    assert_eq!(call("back", 0, back(3), 4), (0, 2));
+    // Never idle.
+    assert_eq!(call("busy", 1, lease(5), 0), (5, 6));
+    assert_eq!(call("busy", 0, back(5), 0), (0, 1));
+}
+
+#[test]
+fn a_window_is_counted_and_told_like_the_rest() {
+    let redis = Redis::start();
+    let mut script = Script::new(&redis);
+    let rate = window(10, 60);
+    let mut call = |cost, told, second: Micros| {
+        let said = script.call(&[(&rate, "window".to_owned(), cost, told)], START + second * SECOND);
+        let [refused, leased, _, count, base] = said.asks[0];
+        (refused == 1, leased, count, base)
+    };
+    let base = START + SECOND;
+    let back = |tokens, second, base| Told { back: (tokens, START + second * SECOND), base, ..Told::default() };
+    let told =
+        |base, second, count, debt| Told { base, floor: (START + second * SECOND, count), debt, ..Told::default() };
+    assert_eq!(call(1, Told { want: 4, ..Told::default() }, 1), (false, 4, 5, base));
+    assert_eq!(call(1, back(3, 1, base), 2), (false, 0, 3, base));
+    assert_eq!(call(8, Told::default(), 2), (true, 0, 3, base));
+    // Who knows the bucket by this base knows no more than it; a debt is paid all the same, even by who is refused.
+    assert_eq!(call(1, told(base, 0, 7, 0), 3), (false, 0, 4, base));
+    assert_eq!(call(9, told(base, 0, 7, 2), 3), (true, 0, 6, base));
+    assert_eq!(call(0, told(base - 1, 0, 7, 1), 3), (false, 0, 8, base));
+    // In the next window none of it counts.
+    let next = START + 61 * SECOND;
+    assert_eq!(call(0, told(base, 0, 7, 1), 61), (false, 0, 0, next));
+    assert_eq!(call(1, back(3, 3, base), 61), (false, 0, 1, next));
+    // A lost one is as full as is told, and what was leased from it stays spent.
+    let lost = Told { back: (3, START + 121 * SECOND), ..told(base, 120, 7, 0) };
+    assert_eq!(call(0, lost, 122), (false, 0, 7, START + 122 * SECOND));
 }
