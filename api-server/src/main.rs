@@ -83,7 +83,7 @@ async fn serve(config: &Serve) -> Result<(), Error> {
     let metrics = Metrics::new();
     // The URL may hold a password, so it is no argument.
     let redis = env::var("REDIS_URL").ok().filter(|url| !url.is_empty());
-    let limiter = rate_limit::limiter(redis.as_deref(), metrics.registry())?;
+    let limiter = rate_limit::limiter(redis.as_deref(), Arc::clone(&clock), metrics.registry())?;
     let guard = Arc::new(Guard::new(config.rate_limits(), limiter, metrics.registry())?);
     let app = AppState::new(
         Arc::clone(&directory),

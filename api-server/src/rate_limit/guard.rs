@@ -16,6 +16,7 @@ use super::client_ip::TrustedProxies;
 use super::metrics::{Decision, Metrics, store_timer};
 use super::rules::{Facts, Maker, PolicySet, Rule, Rules, UnderWay};
 use super::{Ask, InvalidRate, InvalidUrl, Limiter, Micros, Outcome, Row, Share, Store, Verdict};
+use crate::clock::Clock;
 use crate::tenant::Tenant;
 
 /// Keys that are counted in memory; each takes about 100 bytes.
@@ -224,9 +225,9 @@ impl Guard {
 }
 
 /// An engine that counts in this replica's memory, and in the Redis of `url`, if given, together with the others.
-pub fn limiter(url: Option<&str>, registry: &Registry) -> Result<Limiter, GuardError> {
+pub fn limiter(url: Option<&str>, clock: Clock, registry: &Registry) -> Result<Limiter, GuardError> {
     let Some(url) = url else { return Ok(Limiter::in_memory(KEYS)) };
-    let store = Store::connect(url)?;
+    let store = Store::connect(url, clock)?;
     store.on_call(store_timer(registry)?);
     Ok(Limiter::with_store(KEYS, store))
 }

@@ -8,8 +8,8 @@
 //! What the store said last stays known here. It refuses without a call while the bucket cannot have what is asked for,
 //! and it is what a replica goes on from when the store is lost: in units of time, a part of a rate is as full as the
 //! whole, so losing the store gives nobody a second burst. Nor does finding it again, emptied or not: the store is told
-//! how full the bucket was, and is charged what was granted without it. What is forgotten is only what a replica took
-//! between another's last call and the loss.
+//! how full the bucket was, and is charged what was granted without it, by all replicas at the same moment, as that is when
+//! they look for it. What is forgotten is only what a replica took between another's last call and the loss.
 
 use super::limiter::Share;
 use super::rate::{Algorithm, COST_MAX, Micros, Rate, State, Terms};

@@ -14,12 +14,14 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError, Script};
+use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::lease::Wish;
 use super::rate::{Algorithm, Micros, State, Terms};
+use crate::clock::Clock;
 
 /// How long a request waits for the store, and how quickly it has to answer to be found again.
 const CALL_TIMEOUT: Duration = Duration::from_millis(50);
@@ -27,8 +29,9 @@ const CALL_TIMEOUT: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// So many failed calls in a row, and the store counts as lost.
 const FAILURES: u32 = 3;
-/// Between two attempts to reach it again; doubled each time.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Time between attempts to reach it. They are made whenever the clock shows a multiple of it, so that all replicas find
+/// the store at the same moment: what each granted without it is charged before one of them takes what is left.
+const RETRY: Duration = Duration::from_millis(250);
 /// Values of the answer before, and for each ask.
 const ANSWER: (usize, usize) = (2, 5);
 
@@ -140,7 +143,7 @@ impl Drop for Store {
 
 impl Store {
     /// Begins to connect, and goes on for as long as the store is used. Needs a running tokio.
-    pub fn connect(url: &str) -> Result<Self, InvalidUrl> {
+    pub fn connect(url: &str, clock: Clock) -> Result<Self, InvalidUrl> {
         let address = url.into_connection_info().map_err(|_| InvalidUrl)?;
         let tcp = address.tcp_settings().clone().set_nodelay(true);
         let inner = Arc::new(Inner {
@@ -153,7 +156,7 @@ impl Store {
             lost: Notify::new(),
             on_call: OnceLock::new(),
         });
-        let task = tokio::spawn(keep_connected(Arc::clone(&inner))).abort_handle();
+        let task = tokio::spawn(keep_connected(Arc::clone(&inner), clock)).abort_handle();
         Ok(Self { inner, task, timeout: CALL_TIMEOUT })
     }
 
@@ -245,8 +248,7 @@ impl Inner {
     }
 }
 
-async fn keep_connected(inner: Arc<Inner>) {
-    let mut pause = RETRY.0;
+async fn keep_connected(inner: Arc<Inner>, clock: Clock) {
     for number in 0.. {
         match inner.open().await {
             Ok(connection) => {
@@ -254,14 +256,17 @@ async fn keep_connected(inner: Arc<Inner>) {
                 inner.failures.store(0, Ordering::Relaxed);
                 *inner.connection.write().unwrap_or_else(PoisonError::into_inner) = Some((number, connection));
                 inner.lost.notified().await;
-                pause = RETRY.0;
             }
             Err(error) if number == 0 => tracing::warn!(%error, "the rate limits' store does not answer"),
             Err(error) => tracing::debug!(%error, "the rate limits' store still does not answer"),
         }
-        sleep(pause).await;
-        pause = RETRY.1.min(pause * 2);
+        sleep(until_attempt(clock())).await;
     }
+}
+
+fn until_attempt(now: OffsetDateTime) -> Duration {
+    let past = now.unix_timestamp_nanos().rem_euclid(RETRY.as_nanos().cast_signed());
+    RETRY.saturating_sub(Duration::from_nanos(u64::try_from(past).unwrap_or_default()))
 }
 
 fn answer(requests: &[Request], values: &[u64]) -> Option<Answer> {
@@ -275,4 +280,19 @@ fn answer(requests: &[Request], values: &[u64]) -> Option<Answer> {
     };
     let parts = std::iter::zip(requests, rest.chunks(ANSWER.1)).map(part).collect::<Option<_>>()?;
     Some(Answer { now: head[0], admitted: head[1] == 1, parts })
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn attempts_are_made_when_the_clock_shows_a_multiple() {
+        let now = datetime!(2026-01-01 00:00:10.1 UTC);
+        assert_eq!(until_attempt(now), Duration::from_millis(150));
+        assert_eq!(until_attempt(now + until_attempt(now)), RETRY);
+        assert_eq!(until_attempt(datetime!(1969-12-31 23:59:59.9 UTC)), Duration::from_millis(100));
+    }
 }

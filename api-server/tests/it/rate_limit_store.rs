@@ -57,12 +57,12 @@ fn calls(limiter: &Limiter) -> u64 {
 
 /// Replicas that share a store which they have reached, and wait for its answers as they do.
 async fn replicas(redis: &Redis, count: u32) -> Arc<Vec<Limiter>> {
-    connected(count, || Store::connect(&redis.url()).unwrap()).await
+    connected(count, || Store::connect(&redis.url(), clock::system()).unwrap()).await
 }
 
 /// The same, however slow this machine is.
 async fn patient_replicas(redis: &Redis, count: u32) -> Arc<Vec<Limiter>> {
-    connected(count, || Store::connect(&redis.url()).unwrap().with_timeout(PATIENCE)).await
+    connected(count, || Store::connect(&redis.url(), clock::system()).unwrap().with_timeout(PATIENCE)).await
 }
 
 async fn connected(count: u32, store: impl Fn() -> Store) -> Arc<Vec<Limiter>> {
@@ -393,7 +393,8 @@ async fn idle_buckets_vanish_and_names_tell_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_memory_does_not_fill_the_store() {
     let redis = Redis::start();
-    let limiter = Limiter::with_store(50, Store::connect(&redis.url()).unwrap().with_timeout(PATIENCE));
+    let limiter =
+        Limiter::with_store(50, Store::connect(&redis.url(), clock::system()).unwrap().with_timeout(PATIENCE));
     until("the store is reached", || available(&limiter)).await;
     let rate = gcra(1, 3_600, 5);
     for stranger in 0..2_000_u32 {
@@ -409,7 +410,7 @@ async fn a_full_memory_does_not_fill_the_store() {
 async fn a_store_that_is_not_there_yet_is_waited_for_by_nobody() {
     let mut redis = Redis::start();
     redis.kill();
-    let limiter = Limiter::with_store(100, Store::connect(&redis.url()).unwrap());
+    let limiter = Limiter::with_store(100, Store::connect(&redis.url(), clock::system()).unwrap());
     let rate = gcra(1, 3_600, 2);
     for outcome in [Outcome::Granted, Outcome::Granted, Outcome::Refused] {
         let row = one(&limiter, &rate, b"key").now_or_never().expect("nobody waits");
@@ -426,8 +427,8 @@ async fn the_password_is_used_and_not_told() {
     let redis = Redis::start();
     redis.command::<()>(&["CONFIG", "SET", "requirepass", "correct-horse"]);
     let at = format!("127.0.0.1:{}", redis.port);
-    let wrong = Store::connect(&format!("redis://:wrong-horse@{at}")).unwrap();
-    let right = Store::connect(&format!("redis://:correct-horse@{at}")).unwrap();
+    let wrong = Store::connect(&format!("redis://:wrong-horse@{at}"), clock::system()).unwrap();
+    let right = Store::connect(&format!("redis://:correct-horse@{at}"), clock::system()).unwrap();
     assert!(!format!("{wrong:?} {right:?}").contains("horse"));
     let told = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&told);
@@ -441,7 +442,7 @@ async fn the_password_is_used_and_not_told() {
     assert_eq!(told.load(Ordering::Relaxed), 1);
     assert!(!available(&wrong));
     for url in ["http://user:horse@host", "redis://user:horse@host:horse", "horse", ""] {
-        let error = Store::connect(url).unwrap_err();
+        let error = Store::connect(url, clock::system()).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("horse"));
     }
 }
