@@ -17,6 +17,7 @@ mod rate_limit_script;
 mod rate_limit_store;
 mod rate_limits;
 mod rate_limits_callers;
+mod rate_limits_redis;
 mod redis;
 mod registration;
 mod replicas;
