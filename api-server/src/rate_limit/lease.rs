@@ -20,6 +20,7 @@ pub(super) const LIFE: Micros = 100_000;
 const TARGET: Micros = 50_000;
 /// At most this part of the burst is leased, by all replicas together.
 const PART: u64 = 4;
+const SECOND: Micros = 1_000_000;
 
 /// Tokens leased, and what is known of the bucket they are from. Times are the store's.
 #[derive(Debug, Default)]
@@ -138,10 +139,43 @@ fn most(rate: &Rate, share: Share) -> u64 {
     target.min(rate.burst() / PART / replicas(share)).min(COST_MAX)
 }
 
+/// A [`State`] in less memory: with many keys, what takes time is how few of them the processor's cache holds.
+#[derive(Debug, Clone, Copy)]
+enum Packed {
+    /// The TAT as its bytes, which need no alignment.
+    Gcra { tat: [u8; 16], requests: u32 },
+    /// Windows are whole seconds long.
+    Window { start: Micros, count: u64, seconds: u32 },
+}
+const _: () = assert!(size_of::<Packed>() == 24);
+
+impl From<State> for Packed {
+    fn from(state: State) -> Self {
+        match state {
+            State::Gcra { tat, requests } => Self::Gcra { tat: tat.to_ne_bytes(), requests },
+            State::Window { start, end, count } => {
+                let seconds = u32::try_from(end.saturating_sub(start) / SECOND).unwrap_or(u32::MAX);
+                Self::Window { start, count, seconds }
+            }
+        }
+    }
+}
+
+impl From<Packed> for State {
+    fn from(packed: Packed) -> Self {
+        match packed {
+            Packed::Gcra { tat, requests } => Self::Gcra { tat: u128::from_ne_bytes(tat), requests },
+            Packed::Window { start, count, seconds } => {
+                Self::Window { start, end: start.saturating_add(u64::from(seconds) * SECOND), count }
+            }
+        }
+    }
+}
+
 /// What is remembered of one bucket.
 #[derive(Debug)]
 pub(super) struct Cell {
-    state: State,
+    state: Packed,
     /// With a store only.
     lease: Option<Box<Lease>>,
 }
@@ -149,11 +183,11 @@ pub(super) struct Cell {
 impl Cell {
     /// A cell that nothing was taken from.
     pub(super) fn new(state: State) -> Self {
-        Self { state, lease: None }
+        Self { state: state.into(), lease: None }
     }
 
     pub(super) fn idle(&self, now: Micros) -> bool {
-        self.state.idle(now) && self.lease.as_ref().is_none_or(|lease| lease.idle(now))
+        self.state().idle(now) && self.lease.as_ref().is_none_or(|lease| lease.idle(now))
     }
 
     pub(super) fn lease(&self) -> Option<&Lease> {
@@ -166,13 +200,13 @@ impl Cell {
 
     /// What is known of the bucket: of all of it with a store, of this replica's part without.
     pub(super) fn state(&self) -> State {
-        self.state
+        self.state.into()
     }
 
     /// The state of this replica's part.
     pub(super) fn part(&self, share: Share) -> State {
-        let Some(lease) = &self.lease else { return self.state };
-        lease.part.unwrap_or_else(|| self.state.with_count(|count| count.div_ceil(replicas(share))))
+        let Some(lease) = &self.lease else { return self.state() };
+        lease.part.unwrap_or_else(|| self.state().with_count(|count| count.div_ceil(replicas(share))))
     }
 
     /// This replica granted something of its part; `alone`, of what the store counts otherwise.
@@ -180,7 +214,7 @@ impl Cell {
         if alone {
             self.lease_mut().part = Some(part);
         } else {
-            self.state = part;
+            self.state = part.into();
         }
     }
 
@@ -188,7 +222,7 @@ impl Cell {
     pub(super) fn wish(&mut self, rate: &Rate, share: Share, cost: u64, now: Micros) -> Wish {
         let wish = self.lease_mut().wish(rate, share, cost, now);
         let part = self.lease().and_then(|lease| lease.part).filter(|_| wish.leads);
-        let (floor, debt) = match (self.state, part) {
+        let (floor, debt) = match (self.state(), part) {
             (State::Window { start, count, .. }, Some(State::Window { start: current, count: granted, .. }))
                 if current >= start =>
             {
@@ -218,7 +252,7 @@ impl Cell {
         if now >= lease.heard_at {
             lease.heard_at = now;
             lease.base = Some(base);
-            self.state = state;
+            self.state = state.into();
         }
     }
 }
