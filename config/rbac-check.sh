@@ -4,14 +4,14 @@
 set -eu
 failed=0
 
-# yes|no ACCOUNT NAMESPACE VERB RESOURCE[/NAME]; namespace `-` is a cluster-wide question.
-while read -r want account namespace verb resource; do
+# yes|no ACCOUNT NAMESPACE VERB RESOURCE[/NAME] [SUBRESOURCE]; namespace `-` is a cluster-wide question.
+while read -r want account namespace verb resource part; do
   case $want in '' | '#'*) continue ;; esac
   if [ "$namespace" = - ]; then where=--all-namespaces; else where=--namespace=$namespace; fi
-  got=$(kubectl auth can-i "$verb" "$resource" "$where" \
+  got=$(kubectl auth can-i "$verb" "$resource" "$where" --subresource="$part" \
     --as="system:serviceaccount:finaiflow-system:finaiflow-$account" 2>/dev/null </dev/null) || true
   if [ "$got" != "$want" ]; then
-    echo "finaiflow-$account: $verb $resource in $namespace: ${got:-no answer} instead of $want" >&2
+    echo "finaiflow-$account: $verb $resource${part:+/$part} in $namespace: ${got:-no answer} instead of $want" >&2
     failed=1
   fi
 done <<'TABLE'
@@ -19,7 +19,7 @@ done <<'TABLE'
 yes operator - list tenants.finaiflow.io
 yes operator - watch tenants.finaiflow.io
 yes operator - patch tenants.finaiflow.io
-yes operator - patch tenants.finaiflow.io/status
+yes operator - patch tenants.finaiflow.io status
 no  operator - create tenants.finaiflow.io
 no  operator - update tenants.finaiflow.io
 no  operator - delete tenants.finaiflow.io
@@ -28,18 +28,18 @@ no  operator banks adopt tenants.finaiflow.io
 yes api - watch tenants.finaiflow.io
 no  api - patch tenants.finaiflow.io
 no  api banks adopt tenants.finaiflow.io
-no  api - patch tenants.finaiflow.io/status
+no  api - patch tenants.finaiflow.io status
 
 # Policies: seen everywhere, changed by nobody here; status by the operator alone.
 yes operator - list ratelimitpolicies.finaiflow.io
 yes operator - watch ratelimitpolicies.finaiflow.io
-yes operator - patch ratelimitpolicies.finaiflow.io/status
+yes operator - patch ratelimitpolicies.finaiflow.io status
 no  operator - create ratelimitpolicies.finaiflow.io
 no  operator - patch ratelimitpolicies.finaiflow.io
 no  operator - delete ratelimitpolicies.finaiflow.io
 yes api - watch ratelimitpolicies.finaiflow.io
 no  api - patch ratelimitpolicies.finaiflow.io
-no  api - patch ratelimitpolicies.finaiflow.io/status
+no  api - patch ratelimitpolicies.finaiflow.io status
 
 # Secrets: the operator in tenant namespaces, and the admin logins by name; the API server none by this chart.
 yes operator banks get secrets
@@ -68,7 +68,7 @@ no  operator - create roles.rbac.authorization.k8s.io
 no  operator - create clusterroles.rbac.authorization.k8s.io
 no  operator - create clusterrolebindings.rbac.authorization.k8s.io
 no  operator - impersonate users
-no  operator - create serviceaccounts/token
+no  operator - create serviceaccounts token
 no  api banks create roles.rbac.authorization.k8s.io
 
 # A tenant's other children.
@@ -79,7 +79,7 @@ no  operator banks create jobs.batch
 no  operator - patch cronjobs.batch
 yes operator banks patch networkpolicies.networking.k8s.io
 no  operator banks create pods
-no  operator banks create pods/exec
+no  operator banks create pods exec
 no  operator banks get configmaps
 
 # Leases: written by the replicas, read by them and the operator, in their own namespace; one of its own says who leads.

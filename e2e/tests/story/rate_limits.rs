@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 /// The word that `kubectl` knows policies by.
 const KIND: &str = "ratelimitpolicy";
+const DAY: u32 = 86_400;
 
 fn declare(name: &str, tenant: &Tenant, limits: &Value) {
     let targets = json!([{"kind": "Tenant", "name": tenant.name}]);
@@ -15,9 +16,9 @@ fn declare(name: &str, tenant: &Tenant, limits: &Value) {
     apply(&policy).unwrap();
 }
 
-fn info(requests: u32) -> Value {
+fn info(requests: u32, period: u32) -> Value {
     let matches = json!({"paths": [{"type": "Exact", "value": "/api/v1/info"}]});
-    json!([{"name": "info", "rates": [{"requests": requests, "periodSeconds": 86_400}], "match": matches}])
+    json!([{"name": "info", "rates": [{"requests": requests, "periodSeconds": period}], "match": matches}])
 }
 
 /// The status once it is that of the policy as it is and the condition is as wanted.
@@ -55,7 +56,7 @@ fn what_the_status_of_a_policy_says_is_so() {
     let api = tenant.api();
     let suffix = unique();
     let [first, second] = ["a", "b"].map(|prefix| format!("{prefix}-{suffix}"));
-    declare(&first, &tenant, &info(12));
+    declare(&first, &tenant, &info(12, DAY));
     let status = wait(&first, "Ready", "True");
     for kind in ["Accepted", "Programmed"] {
         assert_eq!(condition(&status, kind)["status"], "True", "{status}");
@@ -66,11 +67,12 @@ fn what_the_status_of_a_policy_says_is_so() {
     let passed = admitted(&api, 20);
     assert!((1..=12).contains(&passed), "{passed} of 12, by which replica answers");
 
-    declare(&first, &tenant, &info(1_000_000));
+    // What was used up stays so, and comes back at the new rate.
+    declare(&first, &tenant, &info(1_000_000, 1));
     let _ = wait(&first, "Programmed", "True");
     assert_eq!(admitted(&api, 20), 20);
 
-    declare(&second, &tenant, &info(1));
+    declare(&second, &tenant, &info(1, DAY));
     let status = wait(&second, "Accepted", "False");
     let refusal = condition(&status, "Accepted");
     assert_eq!(refusal["reason"], "Conflicted", "{status}");
