@@ -203,6 +203,22 @@ impl Cell {
         self.state.into()
     }
 
+    /// Takes over terms that the rate has now: it was edited, or the clock stepped back.
+    pub(super) fn adapt(&mut self, terms: &Terms, now: Micros) {
+        if terms.differ(&self.state(), now) {
+            self.state = terms.current(Some(self.state()), now).into();
+        }
+    }
+
+    /// The same for what was granted without the store.
+    pub(super) fn adapt_part(&mut self, terms: &Terms, now: Micros) {
+        if let Some(part) = self.lease.as_mut().and_then(|lease| lease.part.as_mut())
+            && terms.differ(part, now)
+        {
+            *part = terms.current(Some(*part), now);
+        }
+    }
+
     /// The state of this replica's part.
     pub(super) fn part(&self, share: Share) -> State {
         let Some(lease) = &self.lease else { return self.state() };

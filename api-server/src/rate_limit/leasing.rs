@@ -73,7 +73,10 @@ impl Limiter {
         let mut views = Few::new();
         for (n, (ask, place)) in zip(asks, places).enumerate() {
             let terms = ask.rate.terms(Share::WHOLE, ask.cost());
-            let cell = locked.get(place);
+            let mut cell = locked.get(place);
+            if let Some(cell) = &mut cell {
+                cell.adapt(&terms, now);
+            }
             let state = terms.current(cell.as_ref().map(|cell| cell.state()), now);
             let lease = cell.as_ref().and_then(|cell| cell.lease());
             let spendable = lease.map_or(0, |lease| lease.spendable(&terms, now));

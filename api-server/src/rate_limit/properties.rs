@@ -470,3 +470,22 @@ fn keys_are_told_apart() {
     assert!(keys.iter().all(|key| take(&limiter, &[ask(&rate, key, 1)], START).admitted()));
     assert_eq!(limiter.stats().cells, keys.len());
 }
+
+#[test]
+fn what_an_edit_or_a_clock_stepping_back_cuts_off_stays_cut_off() {
+    let (tight, wide) = (gcra(12, 86_400, 12), gcra(1_000_000, 1, 1_000_000));
+    let limiter = Limiter::in_memory(16);
+    while one(&limiter, &tight, 1, START).outcome == Outcome::Granted {}
+    let row = one(&limiter, &wide, 1, START);
+    assert_eq!((row.outcome, row.retry_after), (Outcome::Refused, 1), "as much of it is used up");
+    assert_eq!(one(&limiter, &wide, 1, START + 1).outcome, Outcome::Granted);
+    assert_eq!(one(&limiter, &wide, 999_999, START + SECOND).outcome, Outcome::Granted);
+
+    let limiter = Limiter::in_memory(16);
+    let rate = gcra(10, 1, 10);
+    while one(&limiter, &rate, 1, START).outcome == Outcome::Granted {}
+    let earlier = START - 3_600 * SECOND;
+    let row = one(&limiter, &rate, 1, earlier);
+    assert_eq!((row.outcome, row.retry_after), (Outcome::Refused, SECOND / 10));
+    assert_eq!(one(&limiter, &rate, 1, earlier + SECOND / 10).outcome, Outcome::Granted);
+}

@@ -195,6 +195,18 @@ impl Terms {
         }
     }
 
+    /// Whether a state is not as these terms would have it, and is to be kept as [`Self::current`] has it from now on:
+    /// what is cut off at each look anew never ends.
+    pub(super) fn differ(&self, state: &State, now: Micros) -> bool {
+        match *state {
+            State::Gcra { tat, requests } => {
+                self.algorithm == Algorithm::Gcra
+                    && (requests != self.requests || tat > units(now, requests) + self.room)
+            }
+            State::Window { .. } => false,
+        }
+    }
+
     pub(super) const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

@@ -56,6 +56,7 @@ function Gcra.open(ask, stored)
     if stored.scale ~= ask.scale and b.y > 0 then
       b.x, b.y = b.x + 1, 0
     end
+    b.changed = stored.scale ~= ask.scale
   end
   local function idle()
     if not later(b.x, b.y, now, 0) then
@@ -76,7 +77,7 @@ function Gcra.open(ask, stored)
   end
   local most, part = now + ask.room, ask.room_part
   if later(b.x, b.y, most, part) then
-    b.x, b.y = most, part
+    b.x, b.y, b.changed = most, part, true -- or what is cut off here never ends
   end
   return b
 end
