@@ -50,6 +50,13 @@ fn admitted(api: &Api, of: usize) -> usize {
     (0..of).filter(admitted).count()
 }
 
+fn all_admitted(api: &Api, what: &str) {
+    eventually(10, what, || match admitted(api, 20) {
+        20 => Ok(()),
+        passed => Err(format!("{passed} of 20")),
+    });
+}
+
 #[test]
 fn what_the_status_of_a_policy_says_is_so() {
     let tenant = Tenant::ready("limits", &json!({}));
@@ -70,7 +77,7 @@ fn what_the_status_of_a_policy_says_is_so() {
     // What was used up stays so, and comes back at the new rate.
     declare(&first, &tenant, &info(1_000_000, 1));
     let _ = wait(&first, "Programmed", "True");
-    assert_eq!(admitted(&api, 20), 20);
+    all_admitted(&api, "the quota is back");
 
     declare(&second, &tenant, &info(1, DAY));
     let status = wait(&second, "Accepted", "False");
@@ -88,9 +95,6 @@ fn what_the_status_of_a_policy_says_is_so() {
     let _ = wait(&second, "Ready", "True");
     assert!(admitted(&api, 20) < 20);
     let _ = kubectl(&["-n", BANKS, "delete", KIND, &second]);
-    eventually(10, "nothing is counted any more", || match admitted(&api, 20) {
-        20 => Ok(()),
-        passed => Err(format!("{passed} of 20")),
-    });
+    all_admitted(&api, "nothing is counted any more");
     tenant.delete();
 }
