@@ -180,7 +180,8 @@ async fn live_replicas_together_admit_what_one_would() {
     let part = run(&[&a, &b]).await;
     assert!((0.98..=1.0).contains(&part), "{part}");
 
-    // One more while requests come: until it is known, it may have a burst's part more.
+    // One more while requests come: it may have a burst's part more, and until the others know of it, which a busy machine
+    // may take a second for, its part of the rate.
     let rates = [&a, &b].map(|replica| (replica.port, 100.0));
     shares(&[&a, &b], &bank, 2).await;
     let (request, began, time) = (info(&bank), Instant::now(), Duration::from_secs(12));
@@ -188,7 +189,7 @@ async fn live_replicas_together_admit_what_one_would() {
     let d = fleet.add().await;
     let new = flood(&info(&bank), &[(d.port, 100.0)], time.saturating_sub(began.elapsed())).await;
     let old = old.await.unwrap();
-    let (admitted, bound) = (f64::from(old.of(200) + new.of(200)), 60.0 + 60.0 * old.time.as_secs_f64() + 20.0);
+    let (admitted, bound) = (f64::from(old.of(200) + new.of(200)), 60.0 + 60.0 * old.time.as_secs_f64() + 20.0 + 20.0);
     println!("a replica joins: {admitted} of at most {bound:.0}");
     assert!(new.of(200) > 0 && admitted <= bound, "{admitted} > {bound}");
     let part = 20.0 + 20.0 * new.time.as_secs_f64();
