@@ -8,7 +8,7 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(5);
 const STEADY: Duration = Duration::from_mins(10);
 /// A Tenant that waits for an API server is looked at again even if no Lease changes: one may have expired.
-const WAITING: Duration = Duration::from_mins(1);
+const WAITING: Duration = Duration::from_secs(20);
 
 /// Counts each object's failures in a row.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ pub fn steady(jitter: u8) -> Duration {
     spread(STEADY, jitter)
 }
 
-/// 1 minute ± 20 %.
+/// 20 seconds ± 20 %.
 #[must_use]
 pub fn waiting(jitter: u8) -> Duration {
     spread(WAITING, jitter)
