@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::error::Unspecified;
+use k8s_openapi::jiff::Timestamp;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -20,6 +21,18 @@ pub fn system() -> Clock {
 #[must_use]
 pub fn truncate(time: OffsetDateTime) -> OffsetDateTime {
     time.replace_nanosecond(time.microsecond() * 1_000).unwrap_or(time)
+}
+
+/// Microseconds since the Unix epoch; 0 before it.
+#[must_use]
+pub fn micros(time: OffsetDateTime) -> u64 {
+    u64::try_from(time.unix_timestamp_nanos() / 1_000).unwrap_or_default()
+}
+
+/// The same instant as Kubernetes objects hold it.
+#[must_use]
+pub fn timestamp(time: OffsetDateTime) -> Timestamp {
+    i64::try_from(micros(time)).ok().and_then(|micros| Timestamp::from_microsecond(micros).ok()).unwrap_or_default()
 }
 
 /// Bytes from the system's cryptographic generator.

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod cases;
 pub mod condition;
+pub mod lease;
 pub mod manifest;
 pub mod names;
 pub mod rate_limit_policy;

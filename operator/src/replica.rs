@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use finaiflow_crds::lease::is_current;
 use finaiflow_crds::names::{ANNOTATION_APPLIED, ANNOTATION_FAILURES, ANNOTATION_POLICIES};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 /// A replica whose Lease is current.
@@ -28,12 +29,6 @@ pub fn alive(leases: &[Arc<Lease>], now: Timestamp) -> Vec<Replica> {
         leases.iter().filter(|lease| is_current(lease, now)).map(|lease| replica(lease)).collect();
     replicas.sort_by(|a, b| a.name.cmp(&b.name));
     replicas
-}
-
-fn is_current(lease: &Lease, now: Timestamp) -> bool {
-    let Some(spec) = &lease.spec else { return false };
-    let (Some(renewed), Some(seconds)) = (&spec.renew_time, spec.lease_duration_seconds) else { return false };
-    renewed.0.saturating_add(SignedDuration::from_secs(i64::from(seconds))).is_ok_and(|until| until >= now)
 }
 
 fn replica(lease: &Lease) -> Replica {

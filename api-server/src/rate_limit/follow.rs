@@ -1,11 +1,12 @@
 //! Keeps the guard's policies equal to the cluster's.
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 
 use finaiflow_crds::RateLimitPolicy;
+use finaiflow_crds::rate_limit_policy::digest;
 use futures::StreamExt;
+use kube::runtime::reflector::{self, Store, store::Writer};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
@@ -26,17 +27,17 @@ pub(super) async fn policies(
 ) {
     let events = watcher(Api::<RateLimitPolicy>::all(client), watching()).default_backoff().modify(prune);
     let mut events = pin!(events);
-    let mut policies = Policies::default();
+    let mut policies = Policies::new();
     while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
         let changed = match event {
-            Ok(event) => policies.take(event),
+            Ok(event) => policies.take(&event),
             Err(error) => {
                 tracing::warn!(%error, "the watch on rate limit policies broke off");
                 false
             }
         };
         if changed {
-            guard.replace(policies.known.values().cloned());
+            guard.replace(policies.known.state());
             told.send_replace(guard.digest());
         }
     }
@@ -49,38 +50,28 @@ fn prune(policy: &mut RateLimitPolicy) {
     policy.status = None;
 }
 
-#[derive(Default)]
 struct Policies {
-    known: HashMap<String, Arc<RateLimitPolicy>>,
-    /// Of a list that is not complete yet.
-    listed: HashMap<String, Arc<RateLimitPolicy>>,
+    known: Store<RateLimitPolicy>,
+    writer: Writer<RateLimitPolicy>,
+    /// Of those that were told last.
+    digest: Option<String>,
 }
 
 impl Policies {
-    /// Whether the set is another one now. The first list makes one even if it is empty.
-    fn take(&mut self, event: Event<RateLimitPolicy>) -> bool {
-        match event {
-            Event::Init => self.listed.clear(),
-            Event::InitApply(policy) => {
-                self.listed.insert(policy.key(), Arc::new(policy));
-            }
-            Event::InitDone => {
-                self.known = std::mem::take(&mut self.listed);
-                return true;
-            }
-            Event::Apply(policy) => {
-                let same = |old: &Arc<RateLimitPolicy>| {
-                    (&old.metadata.uid, &old.spec) == (&policy.metadata.uid, &policy.spec)
-                        && old.metadata.generation == policy.metadata.generation
-                };
-                if !self.known.get(&policy.key()).is_some_and(same) {
-                    self.known.insert(policy.key(), Arc::new(policy));
-                    return true;
-                }
-            }
-            Event::Delete(policy) => return self.known.remove(&policy.key()).is_some(),
+    fn new() -> Self {
+        let (known, writer) = reflector::store();
+        Self { known, writer, digest: None }
+    }
+
+    /// Whether the set is another one now: not while a list is incomplete, nor when only a status was written. The first
+    /// list makes one even if it is empty.
+    fn take(&mut self, event: &Event<RateLimitPolicy>) -> bool {
+        self.writer.apply_watcher_event(event);
+        if matches!(event, Event::Init | Event::InitApply(_)) {
+            return false;
         }
-        false
+        let digest = Some(digest(self.known.state().iter().map(Arc::as_ref)));
+        std::mem::replace(&mut self.digest, digest.clone()) != digest
     }
 }
 
@@ -99,37 +90,38 @@ mod tests {
         .unwrap()
     }
 
-    fn known(policies: &Policies) -> Vec<(&str, i64)> {
+    fn known(policies: &Policies) -> Vec<(String, i64)> {
+        let known = policies.known.state();
         let mut known: Vec<_> =
-            policies.known.iter().map(|(key, policy)| (key.as_str(), policy.metadata.generation.unwrap())).collect();
+            known.iter().map(|policy| (policy.key(), policy.metadata.generation.unwrap())).collect();
         known.sort_unstable();
         known
     }
 
     #[test]
     fn a_list_counts_when_it_is_complete_and_lacks_what_is_gone() {
-        let mut policies = Policies::default();
-        assert!(!policies.take(Event::Init));
-        assert!(!policies.take(Event::InitApply(policy("a", 1))));
+        let mut policies = Policies::new();
+        assert!(!policies.take(&Event::Init));
+        assert!(!policies.take(&Event::InitApply(policy("a", 1))));
         assert!(known(&policies).is_empty());
-        assert!(policies.take(Event::InitDone));
-        assert_eq!(known(&policies), [("banks/a", 1)]);
+        assert!(policies.take(&Event::InitDone));
+        assert_eq!(known(&policies), [("banks/a".to_owned(), 1)]);
         for event in [Event::Init, Event::InitApply(policy("b", 1))] {
-            assert!(!policies.take(event));
+            assert!(!policies.take(&event));
         }
-        assert_eq!(known(&policies), [("banks/a", 1)], "the old set holds until the new one is complete");
-        assert!(policies.take(Event::InitDone));
-        assert_eq!(known(&policies), [("banks/b", 1)]);
+        assert_eq!(known(&policies), [("banks/a".to_owned(), 1)], "the old set holds until the new one is complete");
+        assert!(policies.take(&Event::InitDone));
+        assert_eq!(known(&policies), [("banks/b".to_owned(), 1)]);
     }
 
     #[test]
     fn only_what_changes_the_set_makes_a_new_one() {
-        let mut policies = Policies::default();
-        assert!(policies.take(Event::Apply(policy("a", 1))));
-        assert!(!policies.take(Event::Apply(policy("a", 1))), "a status was written");
-        assert!(policies.take(Event::Apply(policy("a", 2))));
-        assert!(!policies.take(Event::Delete(policy("b", 1))));
-        assert!(policies.take(Event::Delete(policy("a", 2))));
+        let mut policies = Policies::new();
+        assert!(policies.take(&Event::Apply(policy("a", 1))));
+        assert!(!policies.take(&Event::Apply(policy("a", 1))), "a status was written");
+        assert!(policies.take(&Event::Apply(policy("a", 2))));
+        assert!(!policies.take(&Event::Delete(policy("b", 1))));
+        assert!(policies.take(&Event::Delete(policy("a", 2))));
         assert!(known(&policies).is_empty());
     }
 }

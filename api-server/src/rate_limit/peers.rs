@@ -1,13 +1,14 @@
 //! How many replicas are alive, by their Leases: each grants its part of what is counted in memory.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use finaiflow_crds::lease::is_current;
 use finaiflow_crds::names::{API_SERVER, LABEL_COMPONENT};
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::runtime::reflector::{self, Store, store::Writer};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
@@ -17,7 +18,7 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use super::{Guard, Share};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::tenants::watching;
 
 /// How often Leases are looked at for having run out, which no event tells.
@@ -38,13 +39,13 @@ pub(super) async fn count(
     let events = watcher(leases, watching().labels(&format!("{LABEL_COMPONENT}={API_SERVER}"))).default_backoff();
     let mut events = pin!(events);
     let mut look = interval(LOOK);
-    let mut peers = Peers::default();
+    let mut peers = Peers::new();
     let mut share = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             event = events.next() => match event {
-                Some(Ok(event)) => peers.take(event),
+                Some(Ok(event)) => peers.take(&event),
                 Some(Err(error)) => tracing::warn!(%error, "the watch on leases of the API server broke off"),
                 None => break,
             },
@@ -63,52 +64,34 @@ pub(super) async fn count(
     }
 }
 
-/// The Leases by name, and until when each speaks of a replica.
-#[derive(Default)]
+/// The Leases of the replicas.
 struct Peers {
-    known: BTreeMap<String, OffsetDateTime>,
-    listed: BTreeMap<String, OffsetDateTime>,
+    leases: Store<Lease>,
+    writer: Writer<Lease>,
     /// Whether there was a whole list yet.
     complete: bool,
 }
 
 impl Peers {
-    fn take(&mut self, event: Event<Lease>) {
-        match event {
-            Event::Init => self.listed.clear(),
-            Event::InitApply(lease) => {
-                self.listed.insert(lease.name_any(), until(&lease));
-            }
-            Event::InitDone => {
-                self.known = std::mem::take(&mut self.listed);
-                self.complete = true;
-            }
-            Event::Apply(lease) => {
-                self.known.insert(lease.name_any(), until(&lease));
-            }
-            Event::Delete(lease) => {
-                self.known.remove(&lease.name_any());
-            }
-        }
+    fn new() -> Self {
+        let (leases, writer) = reflector::store();
+        Self { leases, writer, complete: false }
+    }
+
+    fn take(&mut self, event: &Event<Lease>) {
+        self.writer.apply_watcher_event(event);
+        self.complete |= matches!(event, Event::InitDone);
     }
 
     /// This replica counts also while it has no Lease or could not renew it: it serves.
     fn share(&self, own: &str, now: OffsetDateTime) -> Share {
-        let alive = || self.known.iter().filter(|(name, until)| **until >= now && *name != own).map(|(name, _)| name);
+        let now = clock::timestamp(now);
+        let alive = self.leases.state().into_iter().filter(|lease| is_current(lease, now));
+        let others: Vec<_> = alive.map(|lease| lease.name_any()).filter(|name| name != own).collect();
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let rank = alive().filter(|name| name.as_str() < own).count();
-        Share { replicas: number(alive().count() + 1), rank: number(rank) }
+        let rank = others.iter().filter(|name| name.as_str() < own).count();
+        Share { replicas: number(others.len() + 1), rank: number(rank) }
     }
-}
-
-/// The end of a Lease that is not renewed again.
-fn until(lease: &Lease) -> OffsetDateTime {
-    let times = lease.spec.as_ref().and_then(|spec| {
-        let renewed = i128::from(spec.renew_time.as_ref()?.0.as_microsecond()) * 1_000;
-        let renewed = OffsetDateTime::from_unix_timestamp_nanos(renewed).ok()?;
-        renewed.checked_add(time::Duration::seconds(spec.lease_duration_seconds?.into()))
-    });
-    times.unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -126,12 +109,12 @@ mod tests {
     }
 
     fn peers(names: &[&str]) -> Peers {
-        let mut peers = Peers::default();
-        peers.take(Event::Init);
+        let mut peers = Peers::new();
+        peers.take(&Event::Init);
         for name in names {
-            peers.take(Event::InitApply(lease(name, "2026-01-01T00:00:00.000000Z")));
+            peers.take(&Event::InitApply(lease(name, "2026-01-01T00:00:00.000000Z")));
         }
-        peers.take(Event::InitDone);
+        peers.take(&Event::InitDone);
         peers
     }
 
@@ -153,12 +136,12 @@ mod tests {
     #[test]
     fn who_is_gone_or_silent_does_not_count() {
         let mut peers = peers(&["a", "b", "c"]);
-        peers.take(Event::Delete(lease("a", "2026-01-01T00:00:00.000000Z")));
+        peers.take(&Event::Delete(lease("a", "2026-01-01T00:00:00.000000Z")));
         assert_eq!(peers.share("b", NOW), Share { replicas: 2, rank: 0 });
-        peers.take(Event::Apply(lease("b", "2026-01-01T00:00:20.000000Z")));
+        peers.take(&Event::Apply(lease("b", "2026-01-01T00:00:20.000000Z")));
         let later = datetime!(2026-01-01 00:00:31 UTC);
         assert_eq!(peers.share("b", later), Share { replicas: 1, rank: 0 });
-        peers.take(Event::Apply(lease("c", "2026-01-01T00:00:31.000000Z")));
+        peers.take(&Event::Apply(lease("c", "2026-01-01T00:00:31.000000Z")));
         assert_eq!(peers.share("b", later), Share { replicas: 2, rank: 0 });
         assert_eq!(peers.share("b", datetime!(2026-01-01 00:09:00 UTC)), Share { replicas: 1, rank: 0 });
     }

@@ -9,7 +9,6 @@ use finaiflow_crds::names::{
 };
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
 use time::OffsetDateTime;
@@ -17,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Key;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 
 /// A Lease not renewed for this long speaks of a dead replica.
 const DURATION_SECONDS: i32 = 30;
@@ -144,15 +143,10 @@ fn lease(replica: &Replica, report: &Report, policies: String, now: OffsetDateTi
         spec: Some(LeaseSpec {
             holder_identity: Some(replica.pod.clone()),
             lease_duration_seconds: Some(DURATION_SECONDS),
-            renew_time: micro_time(now),
+            renew_time: Some(MicroTime(clock::timestamp(now))),
             ..LeaseSpec::default()
         }),
     }
-}
-
-fn micro_time(now: OffsetDateTime) -> Option<MicroTime> {
-    let micros = i64::try_from(now.unix_timestamp_nanos() / 1_000).ok()?;
-    Timestamp::from_microsecond(micros).ok().map(MicroTime)
 }
 
 #[cfg(test)]
