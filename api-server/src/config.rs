@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use ipnet::IpNet;
-
 use crate::rate_limit::Settings;
+use crate::rate_limit::client_ip::TrustedProxies;
 use crate::tenants::{Budget, Replica};
 
 /// The API server of FinaiFlow.
@@ -88,8 +87,8 @@ pub struct Serve {
     #[arg(long, env = "RATE_LIMIT_WINDOW", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=2_678_400))]
     pub rate_limit_window: u64,
     /// Networks of the proxies in front, separated by commas: what these say in `X-Forwarded-For` is believed.
-    #[arg(long, env = "FINAIFLOW_TRUSTED_PROXIES", value_delimiter = ',', default_value = "", value_parser = network)]
-    pub trusted_proxies: Vec<Option<IpNet>>,
+    #[arg(long, env = "FINAIFLOW_TRUSTED_PROXIES", default_value = "")]
+    pub trusted_proxies: TrustedProxies,
     /// Most requests that this replica works on at a time; of the rest, reading is refused first.
     #[arg(long, env = "FINAIFLOW_MAX_IN_FLIGHT", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_in_flight: u32,
@@ -121,7 +120,7 @@ impl Serve {
             enabled: self.rate_limit_enabled,
             requests: self.rate_limit_requests,
             window_seconds: self.rate_limit_window,
-            trusted_proxies: self.trusted_proxies.iter().copied().flatten().collect(),
+            trusted_proxies: self.trusted_proxies.clone(),
             max_in_flight: self.max_in_flight,
             home: self.namespace.clone(),
         }
@@ -140,12 +139,6 @@ pub struct VerifyLedger {
     /// Which log events to write, such as `info,sqlx=warn`.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     pub log: String,
-}
-
-/// None for an empty list.
-fn network(text: &str) -> Result<Option<IpNet>, ipnet::AddrParseError> {
-    let text = text.trim();
-    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
@@ -181,14 +174,15 @@ mod tests {
         assert_eq!(serve.replica().pod, "api-0");
         let limits = serve.rate_limits();
         assert_eq!((limits.enabled, limits.requests, limits.window_seconds), (true, 100, 60));
-        assert!(limits.trusted_proxies.is_empty());
+        assert_eq!(limits.trusted_proxies, TrustedProxies::new(&[]));
     }
 
     #[test]
     fn values_are_checked() {
         assert_eq!(serve(&["--base-domain", "bank.local"]).unwrap().base_domain(), Some("bank.local"));
         let proxies = serve(&["--trusted-proxies", "10.0.0.0/8, fd00::/8"]).unwrap().rate_limits().trusted_proxies;
-        assert_eq!(proxies, ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap()));
+        let networks = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
+        assert_eq!(proxies, TrustedProxies::new(&networks));
         assert!(!serve(&["--rate-limit-enabled", "false"]).unwrap().rate_limits().enabled);
         for bad in [
             ["--trusted-proxies", "10.0.0.1"],

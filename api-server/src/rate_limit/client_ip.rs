@@ -4,16 +4,27 @@
 //! as the hop that added an entry is one of the platform's own proxies.
 
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use axum::http::{HeaderMap, HeaderName};
-use ipnet::IpNet;
+use ipnet::{AddrParseError, IpNet};
 
 /// The hops a request came through.
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Networks of the proxies in front of the API server.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
+
+impl FromStr for TrustedProxies {
+    type Err = AddrParseError;
+
+    /// Networks separated by commas; none if empty.
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
+        networks.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
 
 impl TrustedProxies {
     /// The proxies in these networks.

@@ -13,7 +13,6 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use finaiflow_crds::rate_limit_policy::RouteGroup;
-use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 
 use super::guard::{Guard, Refused, Ruled, choose};
@@ -22,6 +21,7 @@ use super::metrics::Decision;
 use super::rules::{Facts, Rules, UnderWay, User};
 use super::{Micros, Outcome};
 use crate::app::AppState;
+use crate::clock;
 use crate::domain::access_token;
 use crate::extract::access_cache::AccessError;
 use crate::extract::caller::bearer;
@@ -50,12 +50,11 @@ struct Turned {
 /// Wraps every route.
 pub async fn enforce(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let route = parts.extensions.get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str).to_owned();
-    let context = parts.extensions.get::<Context>().cloned();
-    let Some(context) = context.filter(|_| !EXEMPT.contains(&route.as_str())) else {
+    let route = parts.extensions.get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str);
+    let Some(context) = parts.extensions.get::<Context>().filter(|_| !EXEMPT.contains(&route)) else {
         return next.run(Request::from_parts(parts, body)).await;
     };
-    let visit = Visit { state: &state, guard: state.guard(), context: &context, parts: &parts, route: &route };
+    let visit = Visit { state: &state, guard: state.guard(), context, parts: &parts, route };
     let started = Instant::now();
     let outcome = visit.decide().await;
     state.guard().metrics().checked(started.elapsed());
@@ -83,7 +82,7 @@ impl Visit<'_> {
         self.context.tenant.as_deref().ok()
     }
 
-    fn facts<'a>(&'a self, user: User<'a>) -> Facts<'a> {
+    fn facts<'a>(&'a self, user: &'a User) -> Facts<'a> {
         Facts {
             ip: self.context.ip,
             method: self.parts.method.as_str(),
@@ -93,10 +92,6 @@ impl Visit<'_> {
             tenant: self.tenant(),
             user,
         }
-    }
-
-    fn now(&self) -> Micros {
-        u64::try_from(self.state.now().unix_timestamp_nanos() / 1_000).unwrap_or_default()
     }
 
     async fn decide(&self) -> Result<Admitted, Box<Turned>> {
@@ -128,14 +123,9 @@ impl Visit<'_> {
             self.guard.metrics().decided(policy, "allowCIDRs", Decision::Bypassed);
             return Ok(Vec::new());
         }
-        let now = self.now();
-        let claims = self.claims(rules, now).await?;
-        let user = match &claims {
-            Caller::Nobody => User::Nobody,
-            Caller::Unknown => User::Unknown,
-            Caller::Known(claims) => User::Known(claims),
-        };
-        let facts = self.facts(user);
+        let now = clock::micros(self.state.now());
+        let user = self.user(rules, now).await?;
+        let facts = self.facts(&user);
         let (enforced, watching) = choose(rules, &facts);
         for rule in &watching {
             self.guard.shadow(rule, &facts, now).await;
@@ -145,11 +135,11 @@ impl Visit<'_> {
 
     /// Who sent the request, where a limit asks for it. What can be told without is looked at before: a flood with
     /// made-up tokens costs no signature checks.
-    async fn claims(&self, rules: &Rules, now: Micros) -> Result<Caller, Box<Turned>> {
-        let (Some(tenant), Ok(token)) = (self.tenant(), bearer(&self.parts.headers)) else { return Ok(Caller::Nobody) };
-        let facts = self.facts(User::Unknown);
+    async fn user(&self, rules: &Rules, now: Micros) -> Result<User, Box<Turned>> {
+        let (Some(tenant), Ok(token)) = (self.tenant(), bearer(&self.parts.headers)) else { return Ok(User::Nobody) };
+        let facts = self.facts(&User::Unknown);
         if !rules.limits.iter().any(|rule| rule.needs_user()) {
-            return Ok(Caller::Unknown);
+            return Ok(User::Unknown);
         }
         let (known, _) = choose(rules, &facts);
         let seen = self.guard.peek(&known, &facts, now);
@@ -158,9 +148,9 @@ impl Visit<'_> {
         }
         let issuer = self.state.issuer(tenant);
         match self.state.access().authenticate(tenant, &issuer, token, self.state.now()).await {
-            Ok(_) => Ok(access_token::claims(token).map_or(Caller::Unknown, Caller::Known)),
-            Err(AccessError::Store(_)) => Ok(Caller::Unknown),
-            Err(_) => Ok(Caller::Nobody),
+            Ok(_) => Ok(access_token::claims(token).map_or(User::Unknown, User::Known)),
+            Err(AccessError::Store(_)) => Ok(User::Unknown),
+            Err(_) => Ok(User::Nobody),
         }
     }
 
@@ -213,13 +203,6 @@ impl Visit<'_> {
     }
 }
 
-/// Who sent a request, as far as was asked.
-enum Caller {
-    Nobody,
-    Unknown,
-    Known(Value),
-}
-
 fn turned(problem: Problem, ruled: Vec<Ruled>, policy: &Arc<str>, limit: &str) -> Box<Turned> {
     Box::new(Turned { problem, ruled, policy: Arc::clone(policy), limit: limit.to_owned() })
 }
@@ -236,11 +219,10 @@ mod tests {
     use finaiflow_crds::RateLimitPolicy;
     use finaiflow_telemetry::metrics::Metrics;
     use http_body_util::BodyExt;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tower::ServiceExt;
 
     use super::*;
-    use crate::clock;
     use crate::rate_limit::{Limiter, Settings};
     use crate::tenant::Directory;
 
@@ -272,7 +254,7 @@ mod tests {
                 enabled: true,
                 requests: 2,
                 window_seconds: 60,
-                trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+                trusted_proxies: "10.0.0.0/8".parse().unwrap(),
                 max_in_flight: 100,
                 home: HOME.to_owned(),
             };

@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 
 use super::guard::{Guard, Ruled};
 use super::headers::seconds;
-use super::rules::{Facts, Rule, Rules, User};
+use super::rules::{ALL, Facts, Rule, Rules, User};
 use super::{Algorithm, Micros, Outcome, Row};
 use crate::app::AppState;
+use crate::clock;
 use crate::observe::UNMATCHED;
 use crate::openapi;
 use crate::problem::{self, Problem};
@@ -75,7 +76,7 @@ async fn explain(State(state): State<AppState>, Query(question): Query<Question>
         headers.insert(name, value);
     }
     let route = template(&question.path);
-    let claims = question.user.as_ref().map(|user| json!({"sub": user}));
+    let user = question.user.as_ref().map_or(User::Nobody, |user| User::Known(json!({"sub": user})));
     let facts = Facts {
         ip: question.ip.map(|ip| ip.to_canonical()),
         method: &question.method,
@@ -83,10 +84,9 @@ async fn explain(State(state): State<AppState>, Query(question): Query<Question>
         route: &route,
         headers: &headers,
         tenant: tenant.as_deref(),
-        user: claims.as_ref().map_or(User::Nobody, User::Known),
+        user: &user,
     };
-    let now = Micros::try_from(state.now().unix_timestamp_nanos() / 1_000).unwrap_or_default();
-    Ok(Json(answer(state.guard(), &facts, now)))
+    Ok(Json(answer(state.guard(), &facts, clock::micros(state.now()))))
 }
 
 /// Which refusals to list.
@@ -184,7 +184,7 @@ fn limit(guard: &Guard, rule: &std::sync::Arc<Rule>, facts: &Facts<'_>, now: Mic
     json!({
         "policy": &*rule.policy, "limit": rule.name, "mode": rule.mode, "cost": rule.cost,
         "applies": skipped.is_none(), "why_not": skipped,
-        "shared_by": if rule.scope == "all" { "all tenants" } else { "the tenant" },
+        "shared_by": if rule.scope == ALL { "all tenants" } else { "the tenant" },
         "keys": rule.keys.iter().map(|key| key_name(key.kind)).collect::<Vec<_>>(),
         "rates": rates(rule, ruled.as_ref()),
     })

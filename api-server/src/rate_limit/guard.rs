@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use axum::http::HeaderMap;
 use finaiflow_crds::RateLimitPolicy;
 use finaiflow_crds::rate_limit_policy::{Mode, RouteGroup};
-use ipnet::IpNet;
 use prometheus::Registry;
 use serde::Serialize;
 
@@ -36,7 +35,7 @@ pub struct Settings {
     /// Length of that window.
     pub window_seconds: u64,
     /// Networks of the proxies in front.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: TrustedProxies,
     /// Most requests under way at a time on this replica.
     pub max_in_flight: u32,
     /// Namespace of the API server: only its policies may be for the whole API server.
@@ -103,7 +102,7 @@ impl Guard {
         }
         Ok(Self {
             enabled: settings.enabled,
-            proxies: TrustedProxies::new(&settings.trusted_proxies),
+            proxies: settings.trusted_proxies,
             limiter,
             maker: Maker { home: settings.home, built_in, in_flight: Mutex::default() },
             set: RwLock::default(),
@@ -121,7 +120,7 @@ impl Guard {
             enabled: false,
             requests: 1,
             window_seconds: 1,
-            trusted_proxies: Vec::new(),
+            trusted_proxies: TrustedProxies::default(),
             max_in_flight: u32::MAX,
             home: String::new(),
         };
@@ -246,7 +245,7 @@ pub enum GuardError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// The rules that count a request, those that only watch it, and whether any asks who it comes from.
+/// The rules that count a request, and those that only watch it.
 pub(super) fn choose(rules: &Rules, facts: &Facts<'_>) -> (Vec<Arc<Rule>>, Vec<Arc<Rule>>) {
     let applying = rules.limits.iter().filter(|rule| rule.skips(facts).is_none()).cloned();
     applying.partition(|rule| rule.mode == Mode::Enforce)

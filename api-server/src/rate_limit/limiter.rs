@@ -265,12 +265,17 @@ impl Limiter {
         let mut slots = Few::<Slot>::new();
         for (ask, place) in std::iter::zip(asks, places) {
             let terms = ask.rate.terms(share, ask.cost());
-            if let Some(cell) = locked.get(place) {
-                if self.store.is_none() { cell.adapt(&terms, now) } else { cell.adapt_part(&terms, now) }
-            }
+            let known = locked.get(place).map(|cell| {
+                if self.store.is_none() {
+                    cell.adapt(&terms, now);
+                } else {
+                    cell.adapt_part(&terms, now);
+                }
+                cell.part(share)
+            });
             let same = slots.iter().rfind(|slot| slot.place == *place).map(|same| (same.before, same.after));
             let (before, from) = same.unwrap_or_else(|| {
-                let state = terms.current(locked.get(place).map(|cell| cell.part(share)), now);
+                let state = terms.current(known, now);
                 (state, state)
             });
             let charge = terms.charge(from, ask.cost(), now);

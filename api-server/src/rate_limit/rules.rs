@@ -42,18 +42,18 @@ pub(super) struct Facts<'a> {
     /// The tenant that the request names.
     pub tenant: Option<&'a Tenant>,
     /// Who sent it.
-    pub user: User<'a>,
+    pub user: &'a User,
 }
 
-/// Who sent a request.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum User<'a> {
+/// Who sent a request, as far as was asked.
+#[derive(Debug)]
+pub(super) enum User {
     /// Nobody who is signed in.
     Nobody,
     /// It cannot be found out now.
     Unknown,
     /// The one with these claims: of a valid access token with a live session.
-    Known(&'a Value),
+    Known(Value),
 }
 
 /// Every policy, as this replica enforces it.
@@ -133,7 +133,7 @@ impl PolicySet {
 pub(super) type Scope = String;
 
 /// The scope of what is for the whole API server.
-const ALL: &str = "all";
+pub(super) const ALL: &str = "all";
 
 /// What holds for the requests to one group of a tenant's endpoints.
 #[derive(Debug, Default)]
@@ -437,7 +437,7 @@ mod tests {
         rule(&json!({"name": "x", "rates": [{"requests": 1, "periodSeconds": 1}], "keys": keys}))
     }
 
-    fn facts<'a>(headers: &'a HeaderMap, user: User<'a>) -> Facts<'a> {
+    fn facts<'a>(headers: &'a HeaderMap, user: &'a User) -> Facts<'a> {
         Facts { ip: None, method: "GET", path: "/a/b", route: "/a/{id}", headers, tenant: None, user }
     }
 
@@ -462,7 +462,7 @@ mod tests {
             headers(&[]),
         ];
         let keys: std::collections::HashSet<_> =
-            all.iter().map(|headers| key(&rule, &facts(headers, User::Nobody), false)).collect();
+            all.iter().map(|headers| key(&rule, &facts(headers, &User::Nobody), false)).collect();
         assert_eq!(keys.len(), all.len());
     }
 
@@ -471,13 +471,13 @@ mod tests {
         let rule = keys(&json!([{"type": "User"}]));
         let (none, ada, bob) =
             (HeaderMap::new(), json!({"sub": "usr_ada", "sid": "1"}), json!({"sub": "usr_bob", "sid": "1"}));
-        assert_eq!(rule.skips(&facts(&none, User::Nobody)), Some("the request has no user"));
-        assert_eq!(rule.skips(&facts(&none, User::Unknown)), Some("it is not known who sent the request"));
-        assert_eq!(rule.skips(&facts(&none, User::Known(&ada))), None);
-        let of = |claims| key(&rule, &facts(&none, User::Known(claims)), false);
+        assert_eq!(rule.skips(&facts(&none, &User::Nobody)), Some("the request has no user"));
+        assert_eq!(rule.skips(&facts(&none, &User::Unknown)), Some("it is not known who sent the request"));
+        assert_eq!(rule.skips(&facts(&none, &User::Known(ada.clone()))), None);
+        let of = |claims: &Value| key(&rule, &facts(&none, &User::Known(claims.clone())), false);
         assert_ne!(of(&ada), of(&bob));
         let session = keys(&json!([{"type": "Claim", "name": "sid"}]));
-        let of = |claims| key(&session, &facts(&none, User::Known(claims)), false);
+        let of = |claims: &Value| key(&session, &facts(&none, &User::Known(claims.clone())), false);
         assert_eq!(of(&ada), of(&bob));
         assert_ne!(of(&ada), of(&json!({"sub": "usr_ada"})));
     }
@@ -487,14 +487,14 @@ mod tests {
         let rule = keys(&json!([{"type": "ClientIP"}]));
         let (none, of) = (HeaderMap::new(), |ip: &str, coarse| {
             let none = HeaderMap::new();
-            key(&rule, &Facts { ip: Some(ip.parse().unwrap()), ..facts(&none, User::Nobody) }, coarse)
+            key(&rule, &Facts { ip: Some(ip.parse().unwrap()), ..facts(&none, &User::Nobody) }, coarse)
         });
         assert_ne!(of("192.0.2.1", false), of("192.0.2.2", false));
         assert_eq!(of("192.0.2.1", true), of("192.0.99.2", true));
         assert_ne!(of("192.0.2.1", true), of("192.1.2.1", true));
         assert_eq!(of("2001:db8:1:2::1", false), of("2001:db8:1:2:ffff::9", false));
         assert_eq!(of("2001:db8:1:2::1", true), of("2001:db8:ffff::1", true));
-        assert_ne!(key(&rule, &facts(&none, User::Nobody), false), of("0.0.0.0", false));
+        assert_ne!(key(&rule, &facts(&none, &User::Nobody), false), of("0.0.0.0", false));
     }
 
     #[test]
@@ -503,7 +503,7 @@ mod tests {
         let fits = |kind: &str, value: &str| {
             let matches = json!({"paths": [{"type": kind, "value": value}]});
             rule(&json!({"name": "x", "rates": [{"requests": 1, "periodSeconds": 1}], "match": matches}))
-                .skips(&facts(&none, User::Nobody))
+                .skips(&facts(&none, &User::Nobody))
                 .is_none()
         };
         assert!(fits("Exact", "/a/b") && !fits("Exact", "/a"));
