@@ -44,6 +44,22 @@ pub enum Code {
     TenantAmbiguous,
     /// The account is frozen or closed.
     AccountNotActive,
+    /// The account's status does not allow the change.
+    StatusConflict,
+    /// The account holds or owes money.
+    AccountNotEmpty,
+    /// The legs of a journal do not add up to zero.
+    Unbalanced,
+    /// The journal is of a kind that cannot be undone.
+    NotReversible,
+    /// The journal was undone before.
+    AlreadyReversed,
+    /// Nothing is left of the hold.
+    HoldSettled,
+    /// The hold's time has come.
+    HoldExpired,
+    /// More than is left of the hold.
+    ExceedsHold,
     /// A write without a usable `Idempotency-Key`.
     IdempotencyKeyMissing,
     /// The key was used for another request.
@@ -115,6 +131,14 @@ impl Code {
             Self::TenantRequired => ("tenant-required", S::BAD_REQUEST, "The request names no tenant"),
             Self::TenantAmbiguous => ("tenant-ambiguous", S::BAD_REQUEST, "The request names two tenants"),
             Self::AccountNotActive => ("account-not-active", S::CONFLICT, "The account is not active"),
+            Self::StatusConflict => ("status-conflict", S::CONFLICT, "The account's status does not allow the change"),
+            Self::AccountNotEmpty => ("account-not-empty", S::CONFLICT, "The account holds or owes money"),
+            Self::Unbalanced => ("unbalanced", S::UNPROCESSABLE_ENTITY, "The legs do not add up to zero"),
+            Self::NotReversible => ("not-reversible", S::CONFLICT, "This cannot be undone"),
+            Self::AlreadyReversed => ("already-reversed", S::CONFLICT, "This was undone before"),
+            Self::HoldSettled => ("hold-settled", S::CONFLICT, "Nothing is left of the hold"),
+            Self::HoldExpired => ("hold-expired", S::CONFLICT, "The time of the hold has come"),
+            Self::ExceedsHold => ("exceeds-hold", S::UNPROCESSABLE_ENTITY, "Less than that is left of the hold"),
             Self::IdempotencyKeyMissing => {
                 ("idempotency-key-missing", S::BAD_REQUEST, "The request needs an Idempotency-Key")
             }
@@ -325,7 +349,16 @@ impl From<Rejection> for Problem {
             Rejection::SameAccount => Code::SameAccount,
             Rejection::AccountNotActive => Code::AccountNotActive,
             Rejection::NotFound => Code::NotFound,
-            Rejection::LimitExceeded => Code::LimitExceeded,
+            Rejection::LimitExceeded | Rejection::SpendingLimitExceeded => Code::LimitExceeded,
+            Rejection::StatusConflict => Code::StatusConflict,
+            Rejection::AccountNotEmpty => Code::AccountNotEmpty,
+            Rejection::Unbalanced => Code::Unbalanced,
+            Rejection::NotReversible => Code::NotReversible,
+            Rejection::AlreadyReversed => Code::AlreadyReversed,
+            Rejection::HoldSettled => Code::HoldSettled,
+            Rejection::HoldExpired => Code::HoldExpired,
+            Rejection::ExceedsHold => Code::ExceedsHold,
+            Rejection::Forbidden => Code::Forbidden,
         })
     }
 }

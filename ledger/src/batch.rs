@@ -1,107 +1,158 @@
-//! The rows one batch adds, in the shape the schema's `apply_batch` takes them: fields are column names.
+//! The rows one batch adds, as the schema's `apply_batch` takes them.
 //!
-//! What follows from the arguments of `apply_batch` (epoch, times) and what every new account starts with is not here.
+//! What follows from the batch as a whole (epoch, time, the sequence of a journal from its place) is not here.
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::command::{AccountType, Memo, Outcome};
-use crate::id::{Leg, Sequence};
+use crate::chain::Hash;
+use crate::command::{Memo, Outcome, Rejection};
+use crate::id::{AccountId, Leg, Sequence};
 use crate::money::Currency;
 
 /// Everything one batch adds besides its audit events.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// One per command that succeeded, and one per settlement account opened on the way; sequences are dense.
+    /// One per change of the ledger, in order and without gaps.
     pub journals: Vec<Journal>,
-    /// Accounts opened.
-    pub accounts: Vec<NewAccount>,
-    /// Sides of the journals that move money, in order.
+    /// What the journals do to accounts, in order of journal and leg.
     pub entries: Vec<Entry>,
     /// Answers to remember.
-    pub idempotency: Vec<StoredAnswer>,
+    pub answers: Vec<StoredAnswer>,
 }
 
 impl Batch {
     /// Whether there is nothing to write. Every command that changes something also leaves its answer.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.idempotency.is_empty()
+        self.answers.is_empty()
     }
 }
 
 /// What a journal records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum JournalKind {
     /// An account came to be; no entries.
     AccountOpened,
+    /// An account got another name, status or limits; no entries.
+    AccountChanged,
     /// Settlement to customer.
     Deposit,
     /// Customer to settlement.
     Withdrawal,
     /// Customer to customer.
     Transfer,
+    /// Between any accounts, two or more.
+    Journal,
+    /// The entries of an earlier journal with their signs changed.
+    Reversal,
+    /// Money is set aside.
+    HoldPlaced,
+    /// Money that was set aside moves.
+    HoldCaptured,
+    /// Money that was set aside is free again.
+    HoldVoided,
+    /// The same, because its time had come.
+    HoldExpired,
+    /// The ledger goes on from an earlier point, after a restore; no entries.
+    LedgerForked,
+}
+
+impl JournalKind {
+    /// As it is stored, hashed and exported.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AccountOpened => "account_opened",
+            Self::AccountChanged => "account_changed",
+            Self::Deposit => "deposit",
+            Self::Withdrawal => "withdrawal",
+            Self::Transfer => "transfer",
+            Self::Journal => "journal",
+            Self::Reversal => "reversal",
+            Self::HoldPlaced => "hold_placed",
+            Self::HoldCaptured => "hold_captured",
+            Self::HoldVoided => "hold_voided",
+            Self::HoldExpired => "hold_expired",
+            Self::LedgerForked => "ledger_forked",
+        }
+    }
 }
 
 /// A row of `journals`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Journal {
     /// Its place in the ledger.
     pub sequence: Sequence,
     /// What it records.
     pub kind: JournalKind,
-    /// The user who asked.
+    /// The user who asked; nil for the bank itself.
     pub actor: Uuid,
     /// Currency of all its entries.
     pub currency: Currency,
-    /// Minor units moved; 0 where nothing moves.
+    /// Minor units moved or held; 0 where nothing moves.
     pub amount: i64,
-    /// The caller's own words.
-    #[serde(flatten)]
+    /// The journal it reverses, or that of the hold it settles.
+    pub refers_to: Option<Sequence>,
+    /// The caller's own words. Of an account, the description is its name and the reference the reason of a change.
     pub memo: Memo,
+    /// What no entry tells, as JSON ([`OpeningDetail`], [`ChangeDetail`], [`HoldDetail`]); hashed as it is spelled.
+    pub detail: Option<String>,
+    /// Blinds the commitment to the words; none where there are none.
+    pub salt: Option<[u8; 16]>,
+    /// Its link in the chain.
+    pub hash: Hash,
 }
 
-/// Whose money an account holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, sqlx::Type)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum AccountKind {
-    /// A customer's.
-    Customer,
-    /// The outside world's: one per currency, the other side of deposits and withdrawals.
-    Settlement,
-}
-
-/// A row of `accounts`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NewAccount {
-    /// Sequence of the journal that opens it.
-    pub id: Sequence,
-    /// The owner; none for a settlement account.
-    pub owner_id: Option<Uuid>,
+/// The detail of [`JournalKind::AccountOpened`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OpeningDetail {
     /// Whose money it holds.
-    pub kind: AccountKind,
-    /// What the customer uses it for; none for a settlement account.
-    #[serde(rename = "type", serialize_with = "type_column")]
-    pub account_type: Option<AccountType>,
-    /// The only currency it holds.
-    pub currency: Currency,
-    /// For people.
-    pub name: String,
+    pub kind: String,
+    /// The customer.
+    #[serde(default)]
+    pub owner: Option<Uuid>,
+    /// What a customer uses it for; the kind again where there is no customer.
+    #[serde(rename = "type")]
+    pub account_type: String,
 }
 
-/// A row of `entries`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// The detail of [`JournalKind::AccountChanged`]; what it does not name stays as it was.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangeDetail {
+    /// The account.
+    pub account: Sequence,
+    /// Its status from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<crate::command::AccountStatus>,
+    /// Its limits from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<crate::command::Limits>,
+}
+
+/// The detail of [`JournalKind::HoldPlaced`], if it has a destination or a time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HoldDetail {
+    /// Where captured money goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Sequence>,
+    /// When what is left of it is released.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<time::OffsetDateTime>,
+}
+
+/// A row of `entries`, and what it makes of its account's counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// The account.
-    pub account_id: Sequence,
+    pub account: AccountId,
     /// The account's version after it, from 1.
     pub seq: i64,
     /// The journal.
     pub sequence: Sequence,
-    /// The side of the journal.
+    /// Its place within the journal.
     pub leg: Leg,
     /// Change of the booked balance.
     pub posted_delta: i64,
@@ -111,32 +162,45 @@ pub struct Entry {
     pub posted_after: i64,
     /// What is held after it.
     pub held_after: i64,
+    /// What left the account on the day of the batch.
+    pub spent_day: i64,
+    /// What left the account in the month of the batch.
+    pub spent_month: i64,
 }
 
 /// A row of `idempotency_keys`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAnswer {
     /// Whose key it is.
     pub principal: Uuid,
     /// The key.
     pub key: String,
     /// Digest of the request it belongs to.
-    #[serde(serialize_with = "bytea")]
     pub fingerprint: [u8; 32],
     /// The answer.
-    pub outcome: Outcome,
+    pub outcome: StoredOutcome,
 }
 
-/// The column is never null: an account that is no customer's has its kind for a type.
-#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
-fn type_column<S: Serializer>(account_type: &Option<AccountType>, serializer: S) -> Result<S::Ok, S::Error> {
-    match account_type {
-        Some(account_type) => account_type.serialize(serializer),
-        None => AccountKind::Settlement.serialize(serializer),
-    }
+/// An answer as it is kept: what a journal can tell is not kept twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredOutcome {
+    /// A transfer: told from its journal, in `sequence`.
+    Transfer(Sequence),
+    /// Anything else, in `outcome`.
+    Whole(WholeOutcome),
 }
 
-/// PostgreSQL's hexadecimal input form of `bytea`.
-fn bytea<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format!("\\x{}", data_encoding::HEXLOWER.encode(bytes)))
+/// An answer that is kept as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum WholeOutcome {
+    /// A bulk: the transfers that were booked have the sequences from `first` on, in order; the others were refused.
+    Bulk {
+        /// Sequence of the first transfer that was booked.
+        first: Sequence,
+        /// Why a transfer was refused; none where it was booked.
+        refused: Vec<Option<Rejection>>,
+    },
+    /// The answer itself.
+    Outcome(Box<Outcome>),
 }

@@ -3,13 +3,14 @@
 //! An [`Outcome`] is stored beside the effect it reports and replayed for as long as its key lives, so the JSON of
 //! everything it holds is a stored format: fields may be added with a default, never renamed or removed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::id::{AccountId, JournalId, TransactionId};
+use crate::id::{AccountId, HoldId, JournalId, TransactionId, TransferId};
 use crate::money::{Amount, Currency};
 
 /// One request to change the ledger.
@@ -17,17 +18,30 @@ use crate::money::{Amount, Currency};
 pub struct Command {
     /// The user on whose behalf it is asked.
     pub principal: Uuid,
+    /// Whose accounts the principal may act on.
+    pub authority: Authority,
     /// Idempotency key, unique per principal while it lives.
     pub key: String,
     /// Digest of the request: a key that comes back with another one is refused.
     pub fingerprint: [u8; 32],
+    /// Random; hides free text in the chain until the text is told (`chain`).
+    pub salt: [u8; 16],
     /// What to do.
     pub kind: CommandKind,
     /// Where the request came from, for the audit trail.
     pub audit: AuditContext,
 }
 
-/// What a command does. The account acted on must belong to the principal.
+/// Whose accounts a principal may act on. Another's is answered like one that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Authority {
+    /// Those the principal owns.
+    Owner,
+    /// Every account of the tenant.
+    Staff,
+}
+
+/// What a command does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandKind {
     /// Opens a customer account with a balance of zero.
@@ -40,6 +54,24 @@ pub enum CommandKind {
         currency: Currency,
         /// The owner's own name for it.
         name: String,
+        /// The owner's own data.
+        metadata: Metadata,
+    },
+    /// Opens an account of the bank itself. Staff only.
+    OpenInternal {
+        /// What it is for; there is one settlement account per currency, which opens by itself.
+        kind: AccountKind,
+        /// The only currency it holds.
+        currency: Currency,
+        /// For people.
+        name: String,
+    },
+    /// Changes a customer account.
+    ChangeAccount {
+        /// The account.
+        account: AccountId,
+        /// What becomes of it.
+        change: AccountChange,
     },
     /// Money enters the bank.
     Deposit {
@@ -64,18 +96,132 @@ pub enum CommandKind {
         memo: Memo,
     },
     /// Money moves to another customer account of the tenant, whoever owns it.
-    Transfer {
-        /// The account debited.
-        from: AccountId,
-        /// The account credited.
-        to: AccountId,
-        /// How much.
-        amount: Amount,
-        /// Must be that of both accounts.
+    Transfer(NewTransfer),
+    /// Several transfers under one key, in order.
+    Bulk {
+        /// The transfers, at most [`MAX_BULK`].
+        transfers: Vec<NewTransfer>,
+        /// Whether one that is refused refuses all.
+        atomic: bool,
+    },
+    /// A journal of two or more legs over any accounts of the tenant. Staff only.
+    Journal {
+        /// Accounts and what they gain, which adds up to nothing; each account once.
+        legs: Vec<(AccountId, i64)>,
+        /// Must be that of all accounts.
         currency: Currency,
         /// The caller's own words.
         memo: Memo,
     },
+    /// Undoes a journal as a whole, once. Customers may give back a transfer that they have received.
+    Reverse {
+        /// The journal.
+        journal: JournalId,
+        /// The caller's own words.
+        memo: Memo,
+    },
+    /// Sets money aside: it is booked as before, and no longer available.
+    PlaceHold {
+        /// The account.
+        account: AccountId,
+        /// Where captured money goes, which makes it a pending transfer; else it leaves the bank.
+        destination: Option<AccountId>,
+        /// How much.
+        amount: Amount,
+        /// Must be the account's.
+        currency: Currency,
+        /// The caller's own words.
+        memo: Memo,
+        /// When what is left of it is released.
+        expires_at: Option<OffsetDateTime>,
+    },
+    /// Takes money that was set aside. Staff, or the account's owner for a pending transfer.
+    CaptureHold {
+        /// The hold.
+        hold: HoldId,
+        /// How much of what is left; all of it if not said.
+        amount: Option<Amount>,
+        /// Whether what is left after it stays set aside.
+        keep_rest: bool,
+        /// The caller's own words.
+        memo: Memo,
+    },
+    /// Releases what is left of a hold. Staff, or the account's owner for a pending transfer.
+    VoidHold {
+        /// The hold.
+        hold: HoldId,
+    },
+    /// Releases what is left of a hold whose time has come; by the bank itself.
+    ExpireHold {
+        /// The hold.
+        hold: HoldId,
+    },
+}
+
+/// The most transfers one command takes.
+pub const MAX_BULK: usize = 500;
+
+/// A movement between two customer accounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTransfer {
+    /// The account debited.
+    pub from: AccountId,
+    /// The account credited.
+    pub to: AccountId,
+    /// How much.
+    pub amount: Amount,
+    /// Must be that of both accounts.
+    pub currency: Currency,
+    /// The caller's own words.
+    pub memo: Memo,
+}
+
+/// What becomes of a customer account. The reason is for the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountChange {
+    /// Another name, other data.
+    Describe {
+        /// The owner's own name for it.
+        name: Option<String>,
+        /// The owner's own data; replaces what there was.
+        metadata: Option<Metadata>,
+    },
+    /// Stops an active account. Staff only.
+    Freeze {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Lets a frozen account take part again. Staff only.
+    Unfreeze {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Stops an empty account for good.
+    Close {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Other limits. Staff only.
+    Limit(Limits),
+}
+
+/// Names and values that mean nothing to the ledger.
+pub type Metadata = BTreeMap<String, String>;
+
+/// What an account may do, in minor units of its currency.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Limits {
+    /// What is available never falls below it by a movement; below zero it is an overdraft.
+    pub minimum_balance: i64,
+    /// The most one withdrawal, transfer or hold takes.
+    #[serde(default)]
+    pub per_transaction: Option<i64>,
+    /// The most they take together on one UTC day.
+    #[serde(default)]
+    pub daily: Option<i64>,
+    /// The most they take together in one UTC month.
+    #[serde(default)]
+    pub monthly: Option<i64>,
 }
 
 /// What the caller wrote about a movement.
@@ -87,6 +233,22 @@ pub struct Memo {
     pub category: Option<String>,
     /// The caller's own number.
     pub reference: Option<String>,
+    /// The caller's own data.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
+    /// The day from which it counts for interest; the UTC day of booking if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "day::option")]
+    pub value_date: Option<Date>,
+}
+
+time::serde::format_description!(day, Date, "[year]-[month]-[day]");
+
+impl Memo {
+    /// Whether it holds no text that somebody wrote.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.description.is_none() && self.category.is_none() && self.reference.is_none() && self.metadata.is_empty()
+    }
 }
 
 /// Where a request came from.
@@ -96,6 +258,42 @@ pub struct AuditContext {
     pub ip: Option<IpAddr>,
     /// The request's `X-Request-ID`.
     pub request_id: Option<String>,
+}
+
+/// Whose money an account holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum AccountKind {
+    /// A customer's.
+    Customer,
+    /// The outside world's: one per currency, the other side of deposits and withdrawals.
+    Settlement,
+    /// What the bank earns.
+    Fee,
+    /// What the bank holds on its own account.
+    Position,
+}
+
+/// The side on which an account grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormalSide {
+    /// What the bank owns: a balance is below zero where it is large.
+    Debit,
+    /// What the bank owes or has earned.
+    Credit,
+}
+
+impl AccountKind {
+    /// The side on which accounts of this kind grow.
+    #[must_use]
+    pub fn normal_side(self) -> NormalSide {
+        match self {
+            Self::Customer | Self::Fee => NormalSide::Credit,
+            Self::Settlement | Self::Position => NormalSide::Debit,
+        }
+    }
 }
 
 /// What a customer account is for.
@@ -138,14 +336,41 @@ pub enum TransactionType {
     TransferIn,
     /// Money went to another account.
     TransferOut,
+    /// Money that was held left the bank.
+    Capture,
+    /// A side of a journal of several legs.
+    Journal,
+    /// An earlier movement was undone.
+    Reversal,
 }
 
-/// How far a movement has come. Every movement is final when it is answered.
+/// How far a movement has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MovementStatus {
+    /// Its money is set aside.
+    Pending,
     /// Booked.
     Completed,
+    /// Given up before it was booked.
+    Canceled,
+    /// Booked, and undone.
+    Reversed,
+}
+
+/// How far a hold has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum HoldStatus {
+    /// Some of it is still set aside.
+    Held,
+    /// Nothing is left; at least a part was taken.
+    Captured,
+    /// Released untouched.
+    Voided,
+    /// Released untouched because its time had come.
+    Expired,
 }
 
 /// A customer account. Balances are minor units of `currency`.
@@ -168,6 +393,12 @@ pub struct Account {
     pub balance: i64,
     /// Booked balance without what is held.
     pub available: i64,
+    /// What it may do.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The owner's own data.
+    #[serde(default)]
+    pub metadata: Metadata,
     /// When it was opened.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -198,15 +429,15 @@ pub struct Transaction {
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// The transfer it is a side of, if it is.
-    pub transfer_id: Option<JournalId>,
+    pub transfer_id: Option<TransferId>,
 }
 
 /// A movement between two customer accounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transfer {
     /// Public id, `trf_…`.
-    pub id: JournalId,
-    /// Always completed.
+    pub id: TransferId,
+    /// Completed when it is answered; what is pending is a [`Hold`].
     pub status: MovementStatus,
     /// The account debited.
     pub from_account_id: AccountId,
@@ -224,16 +455,84 @@ pub struct Transfer {
     pub created_at: OffsetDateTime,
 }
 
+/// Money set aside. Amounts are minor units of `currency`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Public id, `hld_…`.
+    pub id: HoldId,
+    /// The account.
+    pub account_id: AccountId,
+    /// Where captured money goes, if it is a pending transfer.
+    pub destination_id: Option<AccountId>,
+    /// What was set aside at first.
+    pub amount: i64,
+    /// What is still set aside.
+    pub remaining: i64,
+    /// What was taken.
+    pub captured: i64,
+    /// The account's currency.
+    pub currency: Currency,
+    /// How far it has come.
+    pub status: HoldStatus,
+    /// The words it was placed with.
+    #[serde(flatten)]
+    pub memo: Memo,
+    /// When it was placed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When what is left of it is released.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// A journal of several legs, or one that undoes another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalRecord {
+    /// Public id, `jrn_…`.
+    pub id: JournalId,
+    /// The journal it undoes, if it does.
+    pub reverses: Option<JournalId>,
+    /// What moved, in minor units: the sum of all that accounts gained.
+    pub amount: i64,
+    /// The currency of all accounts.
+    pub currency: Currency,
+    /// The accounts and what they gained, in minor units.
+    pub legs: Vec<(AccountId, i64)>,
+    /// The caller's own words.
+    #[serde(flatten)]
+    pub memo: Memo,
+    /// When it was booked.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
 /// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The account was opened.
     AccountOpened(Account),
+    /// The bank's own account was opened.
+    InternalOpened(AccountId),
+    /// The account was changed.
+    AccountChanged(Account),
     /// The deposit or withdrawal was booked.
     Transaction(Transaction),
     /// The transfer was booked.
     Transfer(Transfer),
+    /// What became of each transfer.
+    Bulk(Vec<Result<Transfer, Rejection>>),
+    /// Nothing was booked, because the transfer of this index (from 0) was refused.
+    BulkRejected {
+        /// Index of the first transfer that was refused.
+        index: usize,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// The journal or reversal was booked.
+    Journal(JournalRecord),
+    /// The hold as it is now.
+    Hold(Hold),
     /// Nothing was booked.
     Rejected(Rejection),
 }
@@ -246,12 +545,32 @@ pub enum Rejection {
     InsufficientFunds,
     /// The account is in another currency.
     CurrencyMismatch,
-    /// A transfer from an account to itself.
+    /// A transfer from an account to itself, or a journal that names one twice.
     SameAccount,
     /// An account is frozen or closed.
     AccountNotActive,
-    /// No such account, or it is not the principal's.
+    /// No such account, hold or journal, or it is not the principal's.
     NotFound,
     /// A balance would pass what the ledger can represent.
     LimitExceeded,
+    /// More than the account may move at once, in a day or in a month.
+    SpendingLimitExceeded,
+    /// The account's status does not allow the change: closed for good, frozen already, not frozen.
+    StatusConflict,
+    /// An account that holds money, or owes it, is not closed.
+    AccountNotEmpty,
+    /// The legs of a journal do not add up to zero, or one is zero, or there are too few or too many.
+    Unbalanced,
+    /// The journal is of a kind that cannot be undone.
+    NotReversible,
+    /// The journal was undone before.
+    AlreadyReversed,
+    /// Nothing is left of the hold.
+    HoldSettled,
+    /// The hold's time has come, or, for an expiry, has not.
+    HoldExpired,
+    /// More than is left of the hold.
+    ExceedsHold,
+    /// Only staff may.
+    Forbidden,
 }

@@ -65,22 +65,28 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// The side of a movement an entry is on. Money leaves the source and arrives at the destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "i16", into = "i16")]
-pub enum Leg {
-    /// Leg 0, the debit side.
-    Source,
-    /// Leg 1, the credit side.
-    Destination,
+/// The place of an entry within its journal. Of a movement's two entries the first is the source, where money leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Leg(u8);
+
+impl Leg {
+    /// Leg 0: the account debited.
+    pub const SOURCE: Self = Self(0);
+    /// Leg 1: the account credited.
+    pub const DESTINATION: Self = Self(1);
+    /// A journal has at most this many entries.
+    pub const MAX: usize = 62;
+
+    /// The leg with this number.
+    #[must_use]
+    pub fn nth(number: usize) -> Option<Self> {
+        u8::try_from(number).ok().filter(|_| number < Self::MAX).map(Self)
+    }
 }
 
 impl From<Leg> for i16 {
     fn from(leg: Leg) -> Self {
-        match leg {
-            Leg::Source => 0,
-            Leg::Destination => 1,
-        }
+        leg.0.into()
     }
 }
 
@@ -88,32 +94,8 @@ impl TryFrom<i16> for Leg {
     type Error = IdError;
 
     fn try_from(stored: i16) -> Result<Self, IdError> {
-        match stored {
-            0 => Ok(Self::Source),
-            1 => Ok(Self::Destination),
-            _ => Err(IdError::Malformed),
-        }
+        usize::try_from(stored).ok().and_then(Self::nth).ok_or(IdError::Malformed)
     }
-}
-
-/// An account, named by the journal that opened it. Public form `acc_…`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct AccountId {
-    /// Epoch of the ledger when the account was opened.
-    pub epoch: u32,
-    /// Sequence of the journal that opened it.
-    pub sequence: Sequence,
-}
-
-/// A journal that moves money between customers. Public form `trf_…`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct JournalId {
-    /// Epoch of the ledger when the journal was written.
-    pub epoch: u32,
-    /// Sequence of the journal.
-    pub sequence: Sequence,
 }
 
 /// One account's side of a journal. Public form `txn_…`.
@@ -152,7 +134,17 @@ pub(crate) fn read<const N: usize>(prefix: &str, text: &str) -> Result<[u8; N], 
 }
 
 macro_rules! place_id {
-    ($type:ident, $prefix:literal) => {
+    ($(#[$doc:meta])* $type:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type {
+            /// Epoch of the ledger when the journal was written.
+            pub epoch: u32,
+            /// Sequence of the journal.
+            pub sequence: Sequence,
+        }
+
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write(f, $prefix, &place(self.epoch, self.sequence))
@@ -172,14 +164,56 @@ macro_rules! place_id {
     };
 }
 
-place_id!(AccountId, "acc_");
-place_id!(JournalId, "trf_");
+place_id!(
+    /// An account, named by the journal that opened it. Public form `acc_…`.
+    AccountId,
+    "acc_"
+);
+place_id!(
+    /// A journal of any kind. Public form `jrn_…`.
+    JournalId,
+    "jrn_"
+);
+place_id!(
+    /// A transfer, named by the journal that booked it or, if it is pending, set its money aside. Public form `trf_…`.
+    TransferId,
+    "trf_"
+);
+place_id!(
+    /// A hold, named by the journal that placed it. Public form `hld_…`.
+    HoldId,
+    "hld_"
+);
+
+impl From<JournalId> for TransferId {
+    fn from(JournalId { epoch, sequence }: JournalId) -> Self {
+        Self { epoch, sequence }
+    }
+}
+
+impl From<TransferId> for JournalId {
+    fn from(TransferId { epoch, sequence }: TransferId) -> Self {
+        Self { epoch, sequence }
+    }
+}
+
+impl From<TransferId> for HoldId {
+    fn from(TransferId { epoch, sequence }: TransferId) -> Self {
+        Self { epoch, sequence }
+    }
+}
+
+impl From<HoldId> for TransferId {
+    fn from(HoldId { epoch, sequence }: HoldId) -> Self {
+        Self { epoch, sequence }
+    }
+}
 
 impl fmt::Display for TransactionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = [0; PLACE + 1];
         bytes[..PLACE].copy_from_slice(&place(self.journal.epoch, self.journal.sequence));
-        bytes[PLACE] = u8::from(self.leg == Leg::Destination);
+        bytes[PLACE] = self.leg.0;
         write(f, "txn_", &bytes)
     }
 }
@@ -190,7 +224,7 @@ impl FromStr for TransactionId {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let [place @ .., leg]: [u8; PLACE + 1] = read("txn_", text)?;
         let (epoch, sequence) = unplace(place);
-        Ok(Self { journal: JournalId { epoch, sequence }, leg: i16::from(leg).try_into()? })
+        Ok(Self { journal: JournalId { epoch, sequence }, leg: Leg::nth(leg.into()).ok_or(IdError::Malformed)? })
     }
 }
 
@@ -207,9 +241,10 @@ mod tests {
         let sequence = Sequence(1);
         let journal = JournalId { epoch: 1, sequence };
         assert_eq!(AccountId { epoch: 1, sequence }.to_string(), "acc_aaaaaaiaaaaaaaab");
-        assert_eq!(journal.to_string(), "trf_aaaaaaiaaaaaaaab");
-        assert_eq!(TransactionId { journal, leg: Leg::Destination }.to_string(), "txn_aaaaaaiaaaaaaaabae");
-        assert_eq!(serde_json::to_string(&journal).unwrap(), "\"trf_aaaaaaiaaaaaaaab\"");
+        assert_eq!(TransferId::from(journal).to_string(), "trf_aaaaaaiaaaaaaaab");
+        assert_eq!(journal.to_string(), "jrn_aaaaaaiaaaaaaaab");
+        assert_eq!(TransactionId { journal, leg: Leg::DESTINATION }.to_string(), "txn_aaaaaaiaaaaaaaabae");
+        assert_eq!(serde_json::to_string(&journal).unwrap(), "\"jrn_aaaaaaiaaaaaaaab\"");
     }
 
     #[test]
@@ -231,7 +266,8 @@ mod tests {
         }
         assert!("txn_aaaaaaiaaaaaaaabae".parse::<TransactionId>().is_ok());
         assert_eq!("txn_aaaaaaiaaaaaaaabaf".parse::<TransactionId>(), Err(IdError::Malformed), "trailing bits");
-        assert_eq!("txn_aaaaaaiaaaaaaaabai".parse::<TransactionId>(), Err(IdError::Malformed), "leg 2");
+        assert!("txn_aaaaaaiaaaaaaaabai".parse::<TransactionId>().is_ok(), "leg 2");
+        assert_eq!("txn_aaaaaaiaaaaaaaabh4".parse::<TransactionId>(), Err(IdError::Malformed), "leg 63");
     }
 
     #[test]
@@ -244,11 +280,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ids_survive_their_text(epoch: u32, sequence in 0..1_u64 << 48, destination: bool) {
+        fn ids_survive_their_text(epoch: u32, sequence in 0..1_u64 << 48, leg in 0..Leg::MAX) {
             let sequence = Sequence(sequence);
             let journal = JournalId { epoch, sequence };
             let account = AccountId { epoch, sequence };
-            let leg = if destination { Leg::Destination } else { Leg::Source };
+            let leg = Leg::nth(leg).unwrap();
             let transaction = TransactionId { journal, leg };
             prop_assert_eq!(account.to_string().parse(), Ok(account));
             prop_assert_eq!(journal.to_string().parse(), Ok(journal));

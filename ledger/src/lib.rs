@@ -7,12 +7,13 @@
 
 mod audit;
 pub mod batch;
+pub mod chain;
 pub mod command;
 pub mod engine;
 pub mod id;
 pub mod money;
 pub mod query;
 pub mod rules;
-mod store;
+pub mod store;
 mod text;
 pub mod verify;

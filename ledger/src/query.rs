@@ -2,16 +2,20 @@
 //!
 //! A foreign account is answered like one that does not exist.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-use sqlx::{FromRow, PgPool};
-use time::OffsetDateTime;
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection, PgPool};
+use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::batch::JournalKind;
-use crate::command::{Account, AccountStatus, AccountType, Memo, MovementStatus, Transaction, TransactionType};
-use crate::id::{self, AccountId, IdError, JournalId, Leg, Sequence, TransactionId};
+use crate::command::{
+    Account, AccountStatus, AccountType, Limits, Memo, Metadata, MovementStatus, Transaction, TransactionType, Transfer,
+};
+use crate::id::{self, AccountId, IdError, JournalId, Leg, Sequence, TransactionId, TransferId};
 use crate::money::Currency;
 
 /// One page of a list.
@@ -82,6 +86,11 @@ struct AccountRow {
     currency: Currency,
     name: String,
     status: AccountStatus,
+    minimum_balance: i64,
+    per_transaction_limit: Option<i64>,
+    daily_limit: Option<i64>,
+    monthly_limit: Option<i64>,
+    metadata: Option<Json<Metadata>>,
     created_at: OffsetDateTime,
     posted: i64,
     held: i64,
@@ -99,13 +108,21 @@ impl From<AccountRow> for Account {
             status: row.status,
             balance: row.posted,
             available: row.posted.saturating_sub(row.held),
+            limits: Limits {
+                minimum_balance: row.minimum_balance,
+                per_transaction: row.per_transaction_limit,
+                daily: row.daily_limit,
+                monthly: row.monthly_limit,
+            },
+            metadata: row.metadata.map(|metadata| metadata.0).unwrap_or_default(),
             created_at: row.created_at,
         }
     }
 }
 
 const ONE_ACCOUNT: &str = "
-    SELECT epoch, id, owner_id, type, currency, name, status, created_at, posted, held, statement_timestamp() AS as_of
+    SELECT epoch, id, owner_id, type, currency, name, status, minimum_balance, per_transaction_limit, daily_limit,
+        monthly_limit, metadata, created_at, posted, held, statement_timestamp() AS as_of
     FROM accounts JOIN account_balances ON account_id = id
     WHERE owner_id = $1 AND id = $2 AND epoch = $3";
 
@@ -137,7 +154,8 @@ pub async fn balance(pool: &PgPool, principal: Uuid, id: AccountId) -> Result<Op
 }
 
 const ACCOUNTS: &str = "
-    SELECT epoch, id, owner_id, type, currency, name, status, created_at, posted, held, statement_timestamp() AS as_of
+    SELECT epoch, id, owner_id, type, currency, name, status, minimum_balance, per_transaction_limit, daily_limit,
+        monthly_limit, metadata, created_at, posted, held, statement_timestamp() AS as_of
     FROM accounts JOIN account_balances ON account_id = id
     WHERE owner_id = $1 AND id > $2 ORDER BY id LIMIT $3";
 
@@ -172,17 +190,38 @@ struct TransactionRow {
     posted_after: i64,
     #[sqlx(try_from = "String")]
     currency: Currency,
+    #[sqlx(flatten)]
+    memo: MemoRow,
+    booked_at: OffsetDateTime,
+}
+
+/// The words of a journal.
+#[derive(FromRow)]
+pub(crate) struct MemoRow {
     description: Option<String>,
     category: Option<String>,
     reference: Option<String>,
-    booked_at: OffsetDateTime,
+    metadata: Option<Json<Metadata>>,
+    value_date: Option<Date>,
+}
+
+impl From<MemoRow> for Memo {
+    fn from(row: MemoRow) -> Self {
+        Self {
+            description: row.description,
+            category: row.category,
+            reference: row.reference,
+            metadata: row.metadata.map(|metadata| metadata.0).unwrap_or_default(),
+            value_date: row.value_date,
+        }
+    }
 }
 
 const TRANSACTIONS: &str = "
     SELECT epoch, sequence, leg, seq, kind, posted_delta, posted_after, currency, description, category, reference,
-        booked_at
+        metadata, value_date, booked_at
     FROM entries JOIN journals USING (sequence)
-    WHERE account_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
+    WHERE account_id = $1 AND seq < $2 AND posted_delta <> 0 ORDER BY seq DESC LIMIT $3";
 
 /// The movements of an account of `principal`, newest first.
 pub async fn transactions(
@@ -212,11 +251,12 @@ impl TransactionRow {
         let (transaction_type, transfer_id) = match (self.kind, self.leg) {
             (JournalKind::Deposit, _) => (TransactionType::Deposit, None),
             (JournalKind::Withdrawal, _) => (TransactionType::Withdrawal, None),
-            (JournalKind::Transfer, Leg::Source) => (TransactionType::TransferOut, Some(journal)),
-            (JournalKind::Transfer, Leg::Destination) => (TransactionType::TransferIn, Some(journal)),
-            (JournalKind::AccountOpened, _) => {
-                return Err(sqlx::Error::Decode("a journal that moves nothing has entries".into()));
-            }
+            (JournalKind::Transfer, Leg::SOURCE) => (TransactionType::TransferOut, Some(journal.into())),
+            (JournalKind::Transfer, _) => (TransactionType::TransferIn, Some(journal.into())),
+            (JournalKind::HoldCaptured, _) => (TransactionType::Capture, None),
+            (JournalKind::Journal, _) => (TransactionType::Journal, None),
+            (JournalKind::Reversal, _) => (TransactionType::Reversal, None),
+            _ => return Err(sqlx::Error::Decode("a journal that moves nothing has entries".into())),
         };
         Ok(Transaction {
             id: TransactionId { journal, leg: self.leg },
@@ -225,7 +265,7 @@ impl TransactionRow {
             amount: self.posted_delta,
             currency: self.currency,
             balance_after: self.posted_after,
-            memo: Memo { description: self.description, category: self.category, reference: self.reference },
+            memo: self.memo.into(),
             status: MovementStatus::Completed,
             created_at: self.booked_at,
             transfer_id,
@@ -239,6 +279,61 @@ fn page<T>(mut rows: Vec<T>, limit: u16, place: impl Fn(&T) -> i64) -> (Vec<T>, 
     rows.truncate(usize::from(limit));
     let next = rows.last().filter(|_| more).map(|row| Cursor(place(row)));
     (rows, next)
+}
+
+#[derive(FromRow)]
+struct TransferRow {
+    #[sqlx(try_from = "i32")]
+    epoch: u32,
+    #[sqlx(try_from = "i64")]
+    sequence: Sequence,
+    #[sqlx(try_from = "i32")]
+    from_epoch: u32,
+    #[sqlx(try_from = "i64")]
+    from_id: Sequence,
+    #[sqlx(try_from = "i32")]
+    to_epoch: u32,
+    #[sqlx(try_from = "i64")]
+    to_id: Sequence,
+    amount: i64,
+    #[sqlx(try_from = "String")]
+    currency: Currency,
+    #[sqlx(flatten)]
+    memo: MemoRow,
+    booked_at: OffsetDateTime,
+}
+
+const BOOKED_TRANSFERS: &str = "
+    SELECT j.epoch, j.sequence, source.epoch AS from_epoch, source.id AS from_id, destination.epoch AS to_epoch,
+        destination.id AS to_id, j.amount, j.currency, j.description, j.category, j.reference, j.metadata, j.value_date,
+        j.booked_at
+    FROM journals j
+    JOIN entries debit ON debit.sequence = j.sequence AND debit.leg = 0
+    JOIN entries credit ON credit.sequence = j.sequence AND credit.leg = 1
+    JOIN accounts source ON source.id = debit.account_id
+    JOIN accounts destination ON destination.id = credit.account_id
+    WHERE j.sequence = ANY($1) AND j.kind = 'transfer'";
+
+/// Transfers as they were answered when they were booked, by the sequences of their journals.
+pub(crate) async fn booked_transfers(
+    connection: &mut PgConnection,
+    sequences: &[i64],
+) -> Result<HashMap<i64, Transfer>, sqlx::Error> {
+    let rows: Vec<TransferRow> = sqlx::query_as(BOOKED_TRANSFERS).bind(sequences).fetch_all(connection).await?;
+    let transfer = |row: TransferRow| {
+        let transfer = Transfer {
+            id: TransferId { epoch: row.epoch, sequence: row.sequence },
+            status: MovementStatus::Completed,
+            from_account_id: AccountId { epoch: row.from_epoch, sequence: row.from_id },
+            to_account_id: AccountId { epoch: row.to_epoch, sequence: row.to_id },
+            amount: row.amount.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+            currency: row.currency,
+            memo: row.memo.into(),
+            created_at: row.booked_at,
+        };
+        Ok((row.sequence.into(), transfer))
+    };
+    rows.into_iter().map(transfer).collect()
 }
 
 #[derive(FromRow)]

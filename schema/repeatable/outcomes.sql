@@ -1,21 +1,23 @@
 -- Idempotency keys live for a day. A live key is never replaced: a second use raises unique_violation (23505).
 
-CREATE OR REPLACE FUNCTION keep_outcomes(p_rows jsonb, p_time timestamptz)
+CREATE OR REPLACE FUNCTION keep_outcomes(
+    p_principals uuid[], p_keys text[], p_fingerprints bytea[], p_sequences bigint[], p_outcomes text[], p_time timestamptz)
 RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT
 AS $$
 DECLARE
     v_kept bigint;
 BEGIN
-    INSERT INTO idempotency_keys AS stored (principal, key, fingerprint, outcome, created_at, expires_at)
-    SELECT i.principal, i.key, i.fingerprint, i.outcome, p_time, p_time + interval '24 hours'
-    FROM jsonb_to_recordset(p_rows) AS i (principal uuid, key text, fingerprint bytea, outcome jsonb)
+    INSERT INTO idempotency_keys AS stored (principal, key, fingerprint, sequence, outcome, created_at, expires_at)
+    SELECT principal, key, fingerprint, sequence, outcome::json, p_time, p_time + interval '24 hours'
+    FROM unnest(p_principals, p_keys, p_fingerprints, p_sequences, p_outcomes)
+        AS kept (principal, key, fingerprint, sequence, outcome)
     ON CONFLICT (principal, key) DO UPDATE
-    SET fingerprint = excluded.fingerprint, outcome = excluded.outcome,
+    SET fingerprint = excluded.fingerprint, sequence = excluded.sequence, outcome = excluded.outcome,
         created_at = excluded.created_at, expires_at = excluded.expires_at
     WHERE stored.expires_at <= excluded.created_at;
     GET DIAGNOSTICS v_kept = ROW_COUNT;
-    IF v_kept <> coalesce(jsonb_array_length(p_rows), 0) THEN
+    IF v_kept <> coalesce(cardinality(p_keys), 0) THEN
         RAISE EXCEPTION 'idempotency key already used' USING ERRCODE = 'unique_violation';
     END IF;
 END
@@ -32,9 +34,7 @@ BEGIN
         RAISE EXCEPTION 'outcomes of a user''s commands are written by the ledger' USING ERRCODE = 'FF006';
     END IF;
     PERFORM keep_outcomes(
-        jsonb_build_array(jsonb_build_object(
-            'principal', p_principal, 'key', p_key, 'fingerprint', p_fingerprint, 'outcome', p_outcome)),
-        now());
+        ARRAY[p_principal], ARRAY[p_key], ARRAY[p_fingerprint], ARRAY[NULL::bigint], ARRAY[p_outcome::text], now());
 END
 $$;
 

@@ -38,6 +38,7 @@ const TENANT: &[Migration] = &[
     Migration::new(1, "identity", include_str!("../migrations/0001_identity.sql")),
     Migration::new(2, "ledger", include_str!("../migrations/0002_ledger.sql")),
     Migration::new(3, "records", include_str!("../migrations/0003_records.sql")),
+    Migration::new(4, "books", include_str!("../migrations/0004_books.sql")),
 ];
 
 const REPEATABLE: &[&str] = &[

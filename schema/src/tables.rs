@@ -69,6 +69,7 @@ pub const TABLES: &[Table] = &[
     audited("account_balances", Class::Derived, &["account_id"]),
     audited("journals", Class::Money, &["sequence"]),
     audited("entries", Class::Money, &["account_id", "seq"]),
+    audited("holds", Class::Logged, &["id"]),
     audited("ledger_head", Class::Derived, &["id"]),
     table("idempotency_keys", Class::Expiring, &["principal", "key"], Writer::Engine),
     table("audit_events", Class::Append, &["id"], Writer::App),
@@ -85,13 +86,26 @@ pub struct Function {
     pub app: bool,
 }
 
+/// The batch's place and time, then the columns of its journals, entries, answers and audit events.
+const APPLY_BATCH: &str = "apply_batch(integer, bigint, timestamp with time zone, \
+    text[], uuid[], text[], bigint[], bigint[], date[], text[], text[], text[], text[], text[], bytea[], bytea[], \
+    bigint[], smallint[], bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], \
+    uuid[], text[], bytea[], bigint[], text[], \
+    uuid[], text[], text[], text[], text[], text[], text[])";
+
+const KEEP_OUTCOMES: &str = "keep_outcomes(uuid[], text[], bytea[], bigint[], text[], timestamp with time zone)";
+
 /// Every function of the tenant schema.
 pub const FUNCTIONS: &[Function] = &[
     Function { signature: "lock_head()", app: true },
-    Function { signature: "apply_batch(integer, bigint, bigint, timestamp with time zone, jsonb)", app: true },
+    Function { signature: APPLY_BATCH, app: true },
     Function { signature: "remember_outcome(uuid, text, bytea, jsonb)", app: true },
     Function { signature: "expire(integer)", app: true },
-    Function { signature: "keep_outcomes(jsonb, timestamp with time zone)", app: false },
+    Function { signature: KEEP_OUTCOMES, app: false },
+    Function { signature: "open_accounts(bigint)", app: false },
+    Function { signature: "change_accounts(bigint)", app: false },
+    Function { signature: "book_holds(bigint)", app: false },
+    Function { signature: "check_reversals(bigint)", app: false },
     Function { signature: "record_change()", app: false },
     Function { signature: "refuse_change()", app: false },
 ];

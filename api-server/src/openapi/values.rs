@@ -94,7 +94,7 @@ words! {
     /// Whether an account takes part in movements.
     AccountStatus { Active, Frozen, Closed }
     /// What a movement is from the account's point of view.
-    TransactionType { Deposit, Withdrawal, TransferIn, TransferOut }
-    /// How far a movement has come: all of the way, when it is answered.
-    MovementStatus { Completed }
+    TransactionType { Deposit, Withdrawal, TransferIn, TransferOut, Capture, Journal, Reversal }
+    /// How far a movement has come.
+    MovementStatus { Completed, Pending, Canceled, Reversed }
 }

@@ -1,8 +1,9 @@
 //! What deposits, withdrawals and transfers have in common.
 
-use finaiflow_ledger::command::{AuditContext, Command, CommandKind, Memo, Outcome};
+use finaiflow_ledger::command::{AuditContext, Authority, Command, CommandKind, Memo, Outcome};
 use serde::Serialize;
 
+use crate::clock;
 use crate::domain::{fingerprint, text};
 use crate::extract::{Caller, IdempotencyKey};
 use crate::problem::{FieldError, Problem};
@@ -33,8 +34,10 @@ pub(crate) async fn submit(
 ) -> Result<Outcome, Problem> {
     let command = Command {
         principal: caller.subject.user_id,
+        authority: Authority::Owner,
         key: key.0,
         fingerprint: fingerprint::request(&caller.tenant.data_key, "POST", path, body).map_err(Problem::internal)?,
+        salt: clock::random().map_err(Problem::internal)?,
         kind,
         audit: AuditContext { ip: caller.origin.ip, request_id: Some(caller.origin.request_id.clone()) },
     };
@@ -59,6 +62,7 @@ mod tests {
             description: Some(description.to_owned()),
             category: Some(category.to_owned()),
             reference: Some(reference.to_owned()),
+            ..Memo::default()
         };
         assert!(memo_faults(&Memo::default()).is_empty());
         assert!(memo_faults(&memo(&"x".repeat(500), &"x".repeat(64), &"x".repeat(128))).is_empty());

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::http::StatusCode;
-use finaiflow_ledger::command::{CommandKind, Memo, MovementStatus, Outcome, Transfer};
-use finaiflow_ledger::id::{AccountId, JournalId};
+use finaiflow_ledger::command::{CommandKind, Memo, MovementStatus, NewTransfer as Asked, Outcome, Transfer};
+use finaiflow_ledger::id::{AccountId, TransferId};
 use finaiflow_ledger::money::{Amount, Currency};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -49,6 +49,7 @@ impl NewTransfer {
             description: self.description.clone(),
             category: self.category.clone(),
             reference: self.reference.clone(),
+            ..Memo::default()
         }
     }
 }
@@ -65,7 +66,7 @@ impl Validate for NewTransfer {
 pub struct TransferView {
     /// Opaque id.
     #[schema(value_type = values::TransferId)]
-    id: JournalId,
+    id: TransferId,
     /// How far it has come.
     #[schema(value_type = values::MovementStatus)]
     status: MovementStatus,
@@ -141,13 +142,13 @@ pub(crate) async fn transfer(
     JsonBody(request): JsonBody<NewTransfer>,
 ) -> Result<(StatusCode, Json<TransferView>), Problem> {
     let account = |text: &str| text.parse::<AccountId>().map_err(|_| Problem::from(Code::NotFound));
-    let kind = CommandKind::Transfer {
+    let kind = CommandKind::Transfer(Asked {
         from: account(&request.from_account_id)?,
         to: account(&request.to_account_id)?,
         amount: request.amount,
         currency: request.currency,
         memo: request.memo(),
-    };
+    });
     match movement::submit(&caller, key, "/api/v1/transfers", &request, kind).await? {
         Outcome::Transfer(transfer) => Ok((StatusCode::CREATED, Json(transfer.into()))),
         outcome => Err(movement::unexpected(&outcome)),

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use finaiflow_ledger::engine::Engine;
+use finaiflow_ledger::store::Postgres;
 use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, Postgres};
@@ -86,7 +87,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(pool: PgPool, clock: Clock) -> Self {
-        Self { engine: Engine::new(pool.clone(), clock), pool, snapshots: Vec::new() }
+        Self { engine: Engine::new(Postgres::new(pool.clone()), clock), pool, snapshots: Vec::new() }
     }
 
     /// Remembers that requests may reach this connection through `tenant`.

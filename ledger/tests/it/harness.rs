@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use finaiflow_ledger::command::{Account, AccountType, AuditContext, Command, CommandKind, Memo, Outcome, Rejection};
+use finaiflow_ledger::command::{
+    Account, AccountType, AuditContext, Authority, Command, CommandKind, Memo, Metadata, NewTransfer, Outcome,
+    Rejection,
+};
 use finaiflow_ledger::engine::{Clock, Engine, SubmitError};
 use finaiflow_ledger::id::{AccountId, JournalId};
 use finaiflow_ledger::money::{Amount, Currency};
+use finaiflow_ledger::store::Postgres;
 use finaiflow_ledger::verify::{self, Report};
 use finaiflow_schema::testing::{TenantDb, connect};
 use sqlx::postgres::PgPoolOptions;
@@ -32,7 +36,7 @@ impl Bank {
         let db = TenantDb::create().await;
         let clock_offset = Arc::new(AtomicI64::new(0));
         let pool = pool(&db, connections);
-        let engine = Engine::new(pool.clone(), clock(&clock_offset));
+        let engine = Engine::new(Postgres::new(pool.clone()), clock(&clock_offset));
         Self { db, pool, engine, clock_offset }
     }
 
@@ -42,7 +46,7 @@ impl Bank {
     }
 
     pub fn engine_on(&self, pool: PgPool) -> Engine {
-        Engine::new(pool, clock(&self.clock_offset))
+        Engine::new(Postgres::new(pool), clock(&self.clock_offset))
     }
 
     pub async fn open(&self, principal: Uuid, key: &str, currency: &str) -> Account {
@@ -139,14 +143,16 @@ pub fn amount(minor_units: i64) -> Amount {
 
 /// The key is also the movement's reference, so that journals can be told apart by it.
 fn memo(key: &str) -> Memo {
-    Memo { description: Some("für Ünïcode – ok".to_owned()), category: None, reference: Some(key.to_owned()) }
+    Memo { description: Some("für Ünïcode – ok".to_owned()), reference: Some(key.to_owned()), ..Memo::default() }
 }
 
 pub fn command(principal: Uuid, key: &str, kind: CommandKind) -> Command {
     Command {
         principal,
+        authority: Authority::Owner,
         key: key.to_owned(),
         fingerprint: [7; 32],
+        salt: [9; 16],
         kind,
         audit: AuditContext { ip: Some("2001:db8::7".parse().unwrap()), request_id: Some(format!("req-{key}")) },
     }
@@ -158,6 +164,7 @@ pub fn open(principal: Uuid, key: &str, code: &str) -> Command {
         account_type: AccountType::Checking,
         currency: currency(code),
         name: "Everyday".to_owned(),
+        metadata: Metadata::new(),
     };
     command(principal, key, kind)
 }
@@ -175,8 +182,13 @@ pub fn withdraw(principal: Uuid, key: &str, account: AccountId, minor_units: i64
 }
 
 pub fn transfer(principal: Uuid, key: &str, from: AccountId, to: AccountId, minor_units: i64) -> Command {
-    let kind =
-        CommandKind::Transfer { from, to, amount: amount(minor_units), currency: currency("USD"), memo: memo(key) };
+    let kind = CommandKind::Transfer(NewTransfer {
+        from,
+        to,
+        amount: amount(minor_units),
+        currency: currency("USD"),
+        memo: memo(key),
+    });
     command(principal, key, kind)
 }
 
@@ -188,8 +200,8 @@ pub fn rejected(rejection: Rejection) -> Outcome {
 pub fn journal(outcome: &Outcome) -> Option<JournalId> {
     match outcome {
         Outcome::Transaction(transaction) => Some(transaction.id.journal),
-        Outcome::Transfer(transfer) => Some(transfer.id),
-        Outcome::AccountOpened(_) | Outcome::Rejected(_) => None,
+        Outcome::Transfer(transfer) => Some(transfer.id.into()),
+        _ => None,
     }
 }
 

@@ -51,7 +51,7 @@ async fn money_moves_and_is_read_back() {
     );
     assert_eq!(Outcome::Transaction(page.data[1].clone()), outcomes[1], "what is read is what was answered");
     assert_eq!(Outcome::Transaction(page.data[2].clone()), outcomes[0]);
-    assert_eq!(page.data[0].transfer_id, journal(&outcomes[2]));
+    assert_eq!(page.data[0].transfer_id, journal(&outcomes[2]).map(Into::into));
     let incoming = query::transactions(&bank.pool, bob, b, None, 10).await.unwrap().unwrap().data;
     assert_eq!((incoming[0].transaction_type, incoming[0].amount), (TransactionType::TransferIn, 2_500));
     assert_eq!(incoming[0].transfer_id, page.data[0].transfer_id);

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::http::StatusCode;
-use finaiflow_ledger::command::{AccountType, CommandKind, Outcome};
+use finaiflow_ledger::command::{AccountType, CommandKind, Metadata, Outcome};
 use finaiflow_ledger::money::Currency;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -70,6 +70,7 @@ pub(crate) async fn open(
         account_type: request.account_type,
         currency: request.currency,
         name: request.name.trim().to_owned(),
+        metadata: Metadata::new(),
     };
     match movement::submit(&caller, key, "/api/v1/accounts", &request, kind).await? {
         Outcome::AccountOpened(account) => Ok((StatusCode::CREATED, Json(account.into()))),

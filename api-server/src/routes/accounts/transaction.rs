@@ -1,7 +1,7 @@
 //! A movement of an account: the request that books one, and how it is shown.
 
 use finaiflow_ledger::command::{Memo, MovementStatus, Transaction, TransactionType};
-use finaiflow_ledger::id::{AccountId, JournalId, TransactionId};
+use finaiflow_ledger::id::{AccountId, TransactionId, TransferId};
 use finaiflow_ledger::money::{Amount, Currency};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -41,6 +41,7 @@ impl NewTransaction {
             description: self.description.clone(),
             category: self.category.clone(),
             reference: self.reference.clone(),
+            ..Memo::default()
         }
     }
 }
@@ -91,7 +92,7 @@ pub struct TransactionView {
     created_at: OffsetDateTime,
     /// The transfer it is a side of, if it is.
     #[schema(value_type = Option<values::TransferId>, required = true)]
-    transfer_id: Option<JournalId>,
+    transfer_id: Option<TransferId>,
 }
 
 impl From<Transaction> for TransactionView {

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use time::macros::datetime;
 
 use super::*;
-use crate::command::AuditContext;
+use crate::command::{AuditContext, NewTransfer};
+use crate::money::Amount;
 
 const START: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 const EPOCH: u32 = 1;
@@ -38,19 +39,16 @@ fn amount(minor_units: i64) -> Amount {
 }
 
 fn empty() -> State {
-    State {
-        head: Head { epoch: EPOCH, sequence: sequence(0), time: START },
-        accounts: HashMap::new(),
-        settlements: HashMap::new(),
-        answers: HashMap::new(),
-    }
+    State::at(Head { epoch: EPOCH, sequence: sequence(0), time: START, hash: Hash::default() })
 }
 
 fn command(principal: u128, key: &str, kind: CommandKind) -> Command {
     Command {
         principal: user(principal),
+        authority: Authority::Owner,
         key: key.to_owned(),
         fingerprint: [0; 32],
+        salt: [0; 16],
         kind,
         audit: AuditContext::default(),
     }
@@ -62,6 +60,7 @@ fn open(principal: u128, key: &str) -> Command {
         account_type: AccountType::Checking,
         currency: usd(),
         name: "Everyday".to_owned(),
+        metadata: Metadata::new(),
     };
     command(principal, key, kind)
 }
@@ -87,13 +86,13 @@ fn withdraw(principal: u128, key: &str, from: i64, minor_units: i64) -> Command 
 }
 
 fn transfer(principal: u128, key: &str, from: i64, to: i64, minor_units: i64) -> Command {
-    let kind = CommandKind::Transfer {
+    let kind = CommandKind::Transfer(NewTransfer {
         from: account(from),
         to: account(to),
         amount: amount(minor_units),
         currency: usd(),
         memo: Memo::default(),
-    };
+    });
     command(principal, key, kind)
 }
 
@@ -119,7 +118,8 @@ fn the_first_deposit_opens_the_settlement_account() {
     let Answer::Decided(Outcome::Transaction(second)) = &decision.answers[2] else { panic!("{:?}", decision.answers) };
     assert_eq!((second.amount, second.balance_after), (20, 520));
     assert_eq!(second.id.to_string(), "txn_aaaaaaiaaaaaaaaeae");
-    let entries: Vec<_> = decision.batch.entries.iter().map(|e| (e.account_id.into(), e.seq, e.posted_after)).collect();
+    let entries: Vec<_> =
+        decision.batch.entries.iter().map(|e| (e.account.sequence.into(), e.seq, e.posted_after)).collect();
     assert_eq!(entries, [(2_i64, 1, -500), (1, 1, 500), (2, 2, -520), (1, 2, 520)]);
 }
 
@@ -130,7 +130,7 @@ fn a_rejected_first_deposit_leaves_nothing_but_its_answer() {
     let decision = apply(state, &[deposit(1, "b", 1, 5)], START);
     assert_eq!(decision.answers, [rejected(Rejection::AccountNotActive)]);
     assert_eq!((decision.batch.journals.len(), decision.batch.accounts.len()), (0, 0));
-    assert_eq!(decision.batch.idempotency.len(), 1);
+    assert_eq!(decision.batch.answers.len(), 1);
     assert_eq!(decision.state.head.sequence, sequence(1));
 }
 
@@ -178,7 +178,7 @@ fn only_the_owner_may_take_and_nobody_learns_of_foreign_accounts() {
     }
     assert_eq!(decision.answers[6], rejected(Rejection::SameAccount));
     assert!(matches!(decision.answers[7], Answer::Decided(Outcome::Transfer(_))));
-    let remembered: Vec<_> = decision.batch.idempotency.iter().map(|stored| stored.key.as_str()).collect();
+    let remembered: Vec<_> = decision.batch.answers.iter().map(|stored| stored.key.as_str()).collect();
     assert_eq!(remembered, ["j", "k"], "an unknown account is not remembered");
 }
 

@@ -4,18 +4,20 @@
 //! and under load hundreds share one transaction. Nothing here is needed for correctness: two engines on one tenant
 //! take turns on the head of the ledger.
 
+mod committer;
+mod waiting;
+
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use sqlx::PgPool;
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::committer::Committer;
+use self::waiting::{Slot, Waiting};
 use crate::command::{Command, Outcome};
-use crate::rules::Answer;
-use crate::store::{self, StoreError};
+use crate::store::Store;
 
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> OffsetDateTime + Send + Sync>;
@@ -26,26 +28,13 @@ pub const QUEUE_LENGTH: usize = 4096;
 /// The most commands one batch takes.
 pub const MAX_BATCH: usize = 500;
 
-/// Pauses between attempts at a batch whose transaction broke off.
-const PAUSES: [Duration; 6] = [
-    Duration::from_millis(20),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(200),
-    Duration::from_millis(400),
-    Duration::from_millis(800),
-];
-
-/// The most time all attempts at a batch take together.
-const DEADLINE: Duration = Duration::from_secs(10);
-
 /// Why a command has no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SubmitError {
     /// The key belongs to another request of the same principal.
     #[error("the idempotency key was used for another request")]
     KeyReused,
-    /// Too many commands are waiting; nothing was done.
+    /// Too many commands are waiting, in all or for this account; nothing was done.
     #[error("too many commands are waiting")]
     Overloaded,
     /// The database could not be reached, or did not confirm. Safe to submit again with the same key.
@@ -59,6 +48,8 @@ pub enum SubmitError {
 struct Request {
     command: Command,
     reply: oneshot::Sender<Result<Outcome, SubmitError>>,
+    /// Its place in the queue, free again when it is answered.
+    slot: Slot,
 }
 
 /// Handle to the engine of one tenant. Clones share it; it stops when the last one is gone or shut down.
@@ -66,8 +57,9 @@ struct Request {
 pub struct Engine(Arc<Shared>);
 
 struct Shared {
-    committer: Committer,
+    start: Box<dyn Fn(mpsc::Receiver<Request>, watch::Receiver<bool>) + Send + Sync>,
     queue: OnceLock<mpsc::Sender<Request>>,
+    waiting: Arc<Waiting>,
     stop: watch::Sender<bool>,
 }
 
@@ -78,19 +70,26 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// An engine whose task starts with the first command: most tenants are idle most of the time. It takes a
-    /// connection from `pool` for the time of a batch and holds none in between.
+    /// An engine whose task starts with the first command: most tenants are idle most of the time. It holds a session
+    /// of `store` for the time of a batch and none in between.
     #[must_use]
-    pub fn new(pool: PgPool, clock: Clock) -> Self {
-        let (queue, stop) = (OnceLock::new(), watch::Sender::new(false));
-        Self(Arc::new(Shared { committer: Committer { pool, clock }, queue, stop }))
+    pub fn new(store: impl Store, clock: Clock) -> Self {
+        let start = move |requests, stop| {
+            tokio::spawn(Committer::new(store.clone(), Arc::clone(&clock)).run(requests, stop));
+        };
+        Self(Arc::new(Shared {
+            start: Box::new(start),
+            queue: OnceLock::new(),
+            waiting: Arc::default(),
+            stop: watch::Sender::new(false),
+        }))
     }
 
     fn queue(&self) -> &mpsc::Sender<Request> {
-        let Shared { committer, queue, stop } = &*self.0;
+        let Shared { start, queue, stop, .. } = &*self.0;
         queue.get_or_init(|| {
             let (queue, requests) = mpsc::channel(QUEUE_LENGTH);
-            tokio::spawn(committer.clone().run(requests, stop.subscribe()));
+            start(requests, stop.subscribe());
             queue
         })
     }
@@ -101,8 +100,9 @@ impl Engine {
         if *self.0.stop.borrow() {
             return Err(SubmitError::Unavailable);
         }
+        let slot = Waiting::enter(&self.0.waiting, &command.kind).ok_or(SubmitError::Overloaded)?;
         let (reply, answer) = oneshot::channel();
-        self.queue().try_send(Request { command, reply }).map_err(|refused| match refused {
+        self.queue().try_send(Request { command, reply, slot }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => SubmitError::Unavailable,
         })?;
@@ -116,115 +116,38 @@ impl Engine {
     }
 }
 
-#[derive(Clone)]
-struct Committer {
-    pool: PgPool,
-    clock: Clock,
-}
-
-impl Committer {
-    async fn run(self, mut requests: mpsc::Receiver<Request>, mut stop: watch::Receiver<bool>) {
-        let mut gathered = Vec::with_capacity(MAX_BATCH);
-        loop {
-            let count = tokio::select! {
-                Ok(_) = stop.wait_for(|stop| *stop), if !requests.is_closed() => {
-                    requests.close();
-                    continue;
-                }
-                count = requests.recv_many(&mut gathered, MAX_BATCH) => count,
-            };
-            if count == 0 {
-                return;
-            }
-            let (commands, replies): (Vec<_>, Vec<_>) =
-                gathered.drain(..).map(|request| (request.command, request.reply)).unzip();
-            for (reply, result) in replies.into_iter().zip(self.settle(&commands).await) {
-                // A caller that has gone away learns the outcome when it comes back with its key.
-                let _ = reply.send(result);
-            }
-        }
-    }
-
-    /// Commits `commands`, in halves where the database refuses them together: one bad command fails alone.
-    async fn settle(&self, commands: &[Command]) -> Vec<Result<Outcome, SubmitError>> {
-        let mut results = Vec::with_capacity(commands.len());
-        let mut slices = vec![commands];
-        while let Some(slice) = slices.pop() {
-            match self.commit(slice).await {
-                Ok(answers) => results.extend(answers.into_iter().map(answered)),
-                Err(StoreError::Refused(_)) if slice.len() > 1 => {
-                    let (first, second) = slice.split_at(slice.len() / 2);
-                    slices.extend([second, first]);
-                }
-                Err(StoreError::Refused(cause)) => {
-                    tracing::error!(%cause, "the database refused a ledger command that the rules accept");
-                    results.push(Err(SubmitError::Corrupt(cause.to_string())));
-                }
-                Err(cause) => {
-                    tracing::error!(%cause, "gave up on a ledger batch");
-                    results.resize(commands.len(), Err(SubmitError::Unavailable));
-                    break;
-                }
-            }
-        }
-        results
-    }
-
-    async fn commit(&self, commands: &[Command]) -> Result<Vec<Answer>, StoreError> {
-        let attempts = async {
-            for pause in PAUSES {
-                match store::commit(&self.pool, commands, (self.clock)()).await {
-                    Err(StoreError::Interrupted(cause)) => {
-                        tracing::warn!(%cause, "a ledger batch was interrupted and is tried again");
-                        tokio::time::sleep(self.jittered(pause)).await;
-                    }
-                    settled => return settled,
-                }
-            }
-            store::commit(&self.pool, commands, (self.clock)()).await
-        };
-        tokio::time::timeout(DEADLINE, attempts).await.unwrap_or(Err(StoreError::Unavailable))
-    }
-
-    /// Half to one and a half times `pause`. The clock's nanoseconds are chance enough to keep replicas apart.
-    fn jittered(&self, pause: Duration) -> Duration {
-        pause / 2 + pause * ((self.clock)().nanosecond() % 1000) / 1000
-    }
-}
-
-fn answered(answer: Answer) -> Result<Outcome, SubmitError> {
-    match answer {
-        Answer::Decided(outcome) | Answer::Replayed(outcome) => Ok(outcome),
-        Answer::KeyReused => Err(SubmitError::KeyReused),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
     use time::macros::datetime;
     use uuid::Uuid;
 
+    use std::time::Duration;
+
     use super::*;
-    use crate::command::{AccountType, AuditContext, CommandKind};
+    use crate::command::{AccountType, AuditContext, Authority, CommandKind, Metadata};
+    use crate::store::Postgres;
 
     /// An engine whose database does not exist.
     fn unreachable() -> Engine {
         let nowhere = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(1);
         let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(300)).connect_lazy_with(nowhere);
-        Engine::new(pool, Arc::new(|| datetime!(2026-01-01 00:00 UTC)))
+        Engine::new(Postgres::new(pool), Arc::new(|| datetime!(2026-01-01 00:00 UTC)))
     }
 
     fn command(number: u128) -> Command {
         Command {
             principal: Uuid::from_u128(number),
+            authority: Authority::Owner,
             key: "key".to_owned(),
             fingerprint: [0; 32],
+            salt: [0; 16],
             kind: CommandKind::OpenAccount {
                 owner: Uuid::from_u128(number),
                 account_type: AccountType::Checking,
                 currency: "USD".parse().unwrap(),
                 name: "Any".to_owned(),
+                metadata: Metadata::new(),
             },
             audit: AuditContext::default(),
         }
