@@ -1,4 +1,4 @@
-//! The audit trail of ledger commands: one event for each command decided, none for a replay.
+//! The audit trail of ledger commands that changed nothing: one event for each refusal, none for a replay.
 
 use std::net::IpAddr;
 
@@ -20,43 +20,31 @@ pub(crate) struct AuditEvent<'a> {
     pub(crate) detail: Value,
 }
 
-/// The events of a decision. The subject is what was acted on.
+/// The events of a decision: what was refused. What was booked is told by its journal, with who asked and from where.
 pub(crate) fn events<'a>(commands: &'a [Command], decision: &Decision) -> Vec<AuditEvent<'a>> {
     let decided = commands.iter().zip(&decision.answers).filter_map(|(command, answer)| match answer {
-        Answer::Decided(outcome) => Some(event(command, outcome)),
-        Answer::Replayed(_) | Answer::KeyReused => None,
+        Answer::Decided(Outcome::Rejected(rejection) | Outcome::BulkRejected { rejection, .. }) => {
+            Some(event(command, *rejection))
+        }
+        Answer::Decided(Outcome::Bulk(transfers)) => {
+            let booked = transfers.iter().any(Result::is_ok);
+            let first = transfers.iter().find_map(|transfer| transfer.as_ref().err());
+            first.filter(|_| !booked).map(|rejection| event(command, *rejection))
+        }
+        Answer::Decided(_) | Answer::Replayed(_) | Answer::KeyReused => None,
     });
     decided.collect()
 }
 
-fn event<'a>(command: &'a Command, outcome: &Outcome) -> AuditEvent<'a> {
+fn event(command: &Command, rejection: Rejection) -> AuditEvent<'_> {
     let (event, subject, mut detail) = asked(&command.kind);
-    let (result, subject, told) = match outcome {
-        Outcome::AccountOpened(opened) => {
-            ("success", Some(opened.id.to_string()), Some(("type", json!(opened.account_type))))
-        }
-        Outcome::InternalOpened(id) => ("success", Some(id.to_string()), None),
-        Outcome::AccountChanged(_) => ("success", subject, None),
-        Outcome::Transaction(transaction) => ("success", subject, Some(("transaction", json!(transaction.id)))),
-        Outcome::Transfer(transfer) => ("success", subject, Some(("transfer", json!(transfer.id)))),
-        Outcome::Bulk(transfers) => {
-            let booked: Vec<_> = transfers.iter().flatten().map(|transfer| transfer.id).collect();
-            ("success", subject, Some(("booked", json!(booked))))
-        }
-        Outcome::Journal(journal) => ("success", subject, Some(("journal", json!(journal.id)))),
-        Outcome::Hold(hold) => ("success", Some(hold.account_id.to_string()), Some(("hold", json!(hold.id)))),
-        Outcome::Rejected(rejection @ (Rejection::NotFound | Rejection::Forbidden)) => {
-            ("denied", subject, Some(("rejection", json!(rejection))))
-        }
-        Outcome::Rejected(rejection) | Outcome::BulkRejected { rejection, .. } => {
-            ("failure", subject, Some(("rejection", json!(rejection))))
-        }
+    let outcome = match rejection {
+        Rejection::NotFound | Rejection::Forbidden => "denied",
+        _ => "failure",
     };
-    if let Some((field, value)) = told {
-        detail[field] = value;
-    }
+    detail["rejection"] = json!(rejection);
     let (ip, request_id) = (command.audit.ip, command.audit.request_id.as_deref());
-    AuditEvent { actor: command.principal, event, outcome: result, subject, ip, request_id, detail }
+    AuditEvent { actor: command.principal, event, outcome, subject, ip, request_id, detail }
 }
 
 /// What was asked: name of the event, what it acts on, and in which way.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::chain::Hash;
-use crate::command::{Memo, Outcome, Rejection};
+use crate::command::{AuditContext, Memo, Outcome, Rejection};
 use crate::id::{AccountId, Leg, Sequence};
 use crate::money::Currency;
 
@@ -104,6 +104,8 @@ pub struct Journal {
     pub salt: Option<[u8; 16]>,
     /// Its link in the chain.
     pub hash: Hash,
+    /// Where the request came from; it may have to be erased, so the hash leaves it out.
+    pub origin: AuditContext,
 }
 
 /// The detail of [`JournalKind::AccountOpened`].

@@ -34,7 +34,9 @@ ALTER TABLE journals
     ADD COLUMN detail json, -- what no entry tells; json keeps the very text that was hashed
     ADD COLUMN salt bytea CHECK (octet_length(salt) = 16), -- blinds the commitment to the free text
     ADD COLUMN commitment bytea CHECK (octet_length(commitment) = 32), -- instead of a free text that was erased
-    ADD COLUMN hash bytea CHECK (octet_length(hash) = 32);
+    ADD COLUMN hash bytea CHECK (octet_length(hash) = 32),
+    ADD COLUMN ip inet, -- where the request came from
+    ADD COLUMN request_id text;
 CREATE UNIQUE INDEX journals_reversal ON journals (refers_to) WHERE kind = 'reversal';
 
 ALTER TABLE entries
@@ -64,6 +66,9 @@ ALTER TABLE idempotency_keys
     ALTER COLUMN outcome TYPE json USING outcome::text::json,
     ADD COLUMN sequence bigint,
     ADD CHECK ((outcome IS NULL) <> (sequence IS NULL));
+-- Keys come and go in the order of time, which is what a block range knows; a tree would cost each transfer an entry.
+DROP INDEX idempotency_keys_expiry;
+CREATE INDEX idempotency_keys_expiry ON idempotency_keys USING brin (expires_at) WITH (pages_per_range = 16, autosummarize);
 
 ALTER TABLE ledger_head ADD COLUMN hash bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex') CHECK (octet_length(hash) = 32);
 ALTER TABLE ledger_verifications ADD COLUMN hash bytea;

@@ -88,7 +88,7 @@ pub struct Function {
 
 /// The batch's place and time, then the columns of its journals, entries, answers and audit events.
 const APPLY_BATCH: &str = "apply_batch(integer, bigint, timestamp with time zone, \
-    text[], uuid[], text[], bigint[], bigint[], date[], text[], text[], text[], text[], text[], bytea[], bytea[], \
+    text[], uuid[], text[], bigint[], bigint[], date[], text[], text[], text[], text[], text[], bytea[], bytea[], text[], text[], \
     bigint[], smallint[], bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], \
     uuid[], text[], bytea[], bigint[], text[], \
     uuid[], text[], text[], text[], text[], text[], text[])";

@@ -423,6 +423,7 @@ impl Draft {
             detail,
             salt,
             hash,
+            origin: command.audit.clone(),
         }
     }
 }

@@ -361,10 +361,10 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 const APPLY_BATCH: &str = "SELECT apply_batch($1, $2, $3,
-    $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-    $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
-    $27, $28, $29, $30, $31,
-    $32, $33, $34, $35, $36, $37, $38)";
+    $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+    $19, $20, $21, $22, $23, $24, $25, $26, $27, $28,
+    $29, $30, $31, $32, $33,
+    $34, $35, $36, $37, $38, $39, $40)";
 
 async fn apply_batch(
     connection: &mut PgConnection,
@@ -391,6 +391,8 @@ async fn apply_batch(
         .bind(column(journals, |row| row.detail.as_deref()))
         .bind(column(journals, |row| row.salt.as_ref().map(<[u8; 16]>::as_slice)))
         .bind(column(journals, |row| row.hash.0.as_slice()))
+        .bind(column(journals, |row| row.origin.ip.map(|ip| ip.to_string())))
+        .bind(column(journals, |row| row.origin.request_id.as_deref()))
         .bind(column(entries, |row: &Entry| i64::from(row.sequence)))
         .bind(column(entries, |row| i16::from(row.leg)))
         .bind(column(entries, |row| i64::from(row.account.sequence)))
