@@ -6,19 +6,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use finaiflow_telemetry::metrics::Metrics as Telemetry;
 use time::OffsetDateTime;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::clock::{self, Clock};
@@ -164,25 +160,17 @@ pub fn router(state: AppState) -> Router {
 
 /// The outermost layer is [`observe::observe`]: it sees every answer, those of other layers too.
 fn layered(routes: Router<AppState>, state: AppState) -> Router {
-    routes
-        .fallback(|| async { Problem::from(Code::NotFound) })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(state.clone(), enforce::enforce))
-        .layer(CatchPanicLayer::custom(|_panic| -> Response {
-            Problem::internal("a handler panicked").into_response()
-        }))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
-        .layer(cors())
-        .layer(unless_set(CACHE_CONTROL, "no-store"))
-        .layer(unless_set(CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"))
-        .layer(unless_set(REFERRER_POLICY, "no-referrer"))
-        .layer(unless_set(X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .layer(from_fn_with_state(state.clone(), observe::observe))
-        .with_state(state)
-}
-
-fn unless_set(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
-    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+    let panicked = |_panic| -> Response { Problem::internal("a handler panicked").into_response() };
+    // One stack, outermost first: the router boxes each layer it is given by itself.
+    let layers = (
+        from_fn_with_state(state.clone(), observe::observe),
+        cors(),
+        TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT),
+        CatchPanicLayer::custom(panicked),
+        from_fn_with_state(state.clone(), enforce::enforce),
+        DefaultBodyLimit::max(MAX_BODY),
+    );
+    routes.fallback(|| async { Problem::from(Code::NotFound) }).layer(layers).with_state(state)
 }
 
 /// Origins are allowed per tenant and exactly; a request that names no tenant has none.

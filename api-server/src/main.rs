@@ -24,6 +24,10 @@ use tokio::task::JoinError;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+/// A request makes some two hundred small allocations, on one thread, and frees them on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Longest wait for ledger writers, pools and the Lease after the last request.
 const CLOSE: Duration = Duration::from_secs(10);
 /// A connection to the cluster on which a request is not answered is given up after this time; watches end before.

@@ -5,8 +5,8 @@
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::HeaderValue;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use data_encoding::HEXLOWER;
@@ -19,6 +19,14 @@ use crate::problem::{self, Problem};
 
 /// Stands for all paths that are no route, which a client can invent without end.
 pub(crate) const UNMATCHED: &str = "unmatched";
+
+/// Of every answer that does not say otherwise.
+const DEFAULTS: [(HeaderName, HeaderValue); 4] = [
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+];
 
 /// Wraps the whole service.
 pub async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
@@ -38,6 +46,9 @@ pub async fn observe(State(state): State<AppState>, mut request: Request, next: 
     let mut response = problem::render(response, &context.trace_id);
     if let Ok(id) = HeaderValue::from_str(&context.request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
+    }
+    for (name, value) in DEFAULTS {
+        response.headers_mut().entry(name).or_insert(value);
     }
     if state.draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
@@ -257,7 +258,7 @@ pub struct AuditContext {
     /// Address of the client.
     pub ip: Option<IpAddr>,
     /// The request's `X-Request-ID`.
-    pub request_id: Option<String>,
+    pub request_id: Option<Arc<str>>,
 }
 
 /// Whose money an account holds.

@@ -1,9 +1,12 @@
 //! Access tokens: EdDSA JWTs (RFC 9068) that name a user, a session and the tenant's claim.
 
+use std::sync::Arc;
+
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, Header, crypto};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -112,17 +115,12 @@ pub fn issue(
     jsonwebtoken::encode(&header, &claims, keys.encoding())
 }
 
-/// The claims of a token that was verified before.
-#[must_use]
-pub fn claims(token: &str) -> Option<serde_json::Value> {
-    part(token.split('.').nth(1)?).ok()
-}
-
 /// A token whose signature and contents have been checked; only its time still matters.
 #[derive(Debug, Clone)]
 pub struct Verified {
     issuer: Issuer,
     subject: Subject,
+    claims: Arc<Value>,
     not_before: OffsetDateTime,
     expires_at: OffsetDateTime,
 }
@@ -141,12 +139,12 @@ impl Verified {
         }
         let key = keys.decoding(&header.kid).ok_or(TokenError::Key)?;
         match crypto::verify(signature, message.as_bytes(), key, Algorithm::EdDSA) {
-            Ok(true) => Self::accept(&part(payload)?, issuer),
+            Ok(true) => Self::accept(&part(payload)?, part(payload)?, issuer),
             Ok(false) | Err(_) => Err(TokenError::Signature),
         }
     }
 
-    fn accept(claims: &Claims, issuer: &Issuer) -> Result<Self, TokenError> {
+    fn accept(claims: &Claims, told: Value, issuer: &Issuer) -> Result<Self, TokenError> {
         if claims.iss != issuer.url || claims.aud != AUDIENCE || claims.tid != issuer.claim_id {
             return Err(TokenError::Audience);
         }
@@ -160,7 +158,13 @@ impl Verified {
             return Err(TokenError::Time);
         }
         let not_before = instant(claims.nbf)?.max(issued_at);
-        Ok(Self { issuer: issuer.clone(), subject, not_before, expires_at })
+        Ok(Self { issuer: issuer.clone(), subject, claims: Arc::new(told), not_before, expires_at })
+    }
+
+    /// Everything the token says.
+    #[must_use]
+    pub fn claims(&self) -> &Arc<Value> {
+        &self.claims
     }
 
     /// The subject, if the token was checked for this issuer and is within its time.
@@ -180,7 +184,7 @@ fn part<T: DeserializeOwned>(encoded: &str) -> Result<T, TokenError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
     use time::macros::datetime;
 
     use super::*;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use moka::future::Cache;
+use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -45,6 +46,15 @@ struct Seen {
     asked_at: Instant,
 }
 
+/// Who sent a request: of a valid token with a live session.
+#[derive(Debug, Clone)]
+pub struct Authenticated {
+    /// The user and the session.
+    pub subject: Subject,
+    /// Everything the token says.
+    pub claims: Arc<Value>,
+}
+
 /// Verified tokens and live sessions of this replica. Tokens are kept by digest only.
 #[derive(Debug, Clone)]
 pub struct AccessCache {
@@ -62,20 +72,21 @@ impl Default for AccessCache {
 }
 
 impl AccessCache {
-    /// The subject of an access token of `tenant`, if the token is valid and its session live.
+    /// Whose access token of `tenant` it is, if the token is valid and its session live.
     pub async fn authenticate(
         &self,
         tenant: &Tenant,
         issuer: &Issuer,
         token: &str,
         now: OffsetDateTime,
-    ) -> Result<Subject, AccessError> {
+    ) -> Result<Authenticated, AccessError> {
         let arrived = Instant::now();
         let verified = self.verify(tenant, issuer, token).await?;
         let subject = verified.subject(issuer, now)?;
         let session = (issuer.claim_id.clone(), subject.session_id);
         let live = self.is_live(session, arrived, || sessions::is_live(&tenant.pool, subject, now)).await?;
-        live.then_some(subject).ok_or(AccessError::Session)
+        let claims = Arc::clone(verified.claims());
+        live.then_some(Authenticated { subject, claims }).ok_or(AccessError::Session)
     }
 
     /// Whether a session was live less than [`SESSION_TTL`] before the request arrived, or later. Requests share a

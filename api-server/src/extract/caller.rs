@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 
 use crate::app::AppState;
 use crate::domain::access_token::Subject;
-use crate::extract::access_cache::AccessError;
+use crate::extract::access_cache::{AccessError, Authenticated};
 use crate::extract::{Context, CurrentTenant};
 use crate::problem::{Code, Problem};
 use crate::store::audit::Origin;
@@ -32,10 +32,14 @@ impl FromRequestParts<AppState> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         let CurrentTenant(tenant) = CurrentTenant::from_request_parts(parts, state).await?;
         let Ok(context) = Context::from_request_parts(parts, state).await;
+        // Told already where a limit counts users.
+        if let Some(Authenticated { subject, .. }) = parts.extensions.get() {
+            return Ok(Self { tenant, subject: *subject, origin: context.origin() });
+        }
         let token = bearer(&parts.headers)?;
         let issuer = state.issuer(&tenant);
         match state.access().authenticate(&tenant, &issuer, token, state.now()).await {
-            Ok(subject) => Ok(Self { tenant, subject, origin: context.origin() }),
+            Ok(Authenticated { subject, .. }) => Ok(Self { tenant, subject, origin: context.origin() }),
             Err(AccessError::Store(error)) => Err(Problem::from(&*error)),
             Err(error) => {
                 tracing::debug!(%error, "access token refused");

@@ -26,9 +26,9 @@ const MAX_REQUEST_ID: usize = 128;
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The client's `X-Request-ID` if it is usable, else a new one.
-    pub request_id: String,
+    pub request_id: Arc<str>,
     /// 32 hex digits, from `traceparent` if it is valid, else new.
-    pub trace_id: String,
+    pub trace_id: Arc<str>,
     /// Address of the client: the peer's, or what trusted proxies say of it.
     pub ip: Option<IpAddr>,
     /// The tenant the request is for.
@@ -49,8 +49,8 @@ impl Context {
     #[must_use]
     pub fn read(uri: &Uri, headers: &HeaderMap, extensions: &Extensions, state: &AppState, fresh: FreshIds) -> Self {
         Self {
-            request_id: request_id(headers).unwrap_or(fresh.request_id),
-            trace_id: trace_id(headers).unwrap_or(fresh.trace_id),
+            request_id: request_id(headers).map_or_else(|| fresh.request_id.into(), Arc::from),
+            trace_id: trace_id(headers).map_or_else(|| fresh.trace_id.into(), Arc::from),
             ip: extensions
                 .get::<ConnectInfo<SocketAddr>>()
                 .map(|ConnectInfo(peer)| state.guard().client(peer.ip(), headers)),
@@ -61,7 +61,7 @@ impl Context {
     /// Where the request came from, for the audit trail.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        Origin { ip: self.ip, request_id: self.request_id.clone() }
+        Origin { ip: self.ip, request_id: Arc::clone(&self.request_id) }
     }
 }
 
@@ -70,8 +70,8 @@ impl<S: Sync> FromRequestParts<S> for Context {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let unknown = || Self {
-            request_id: String::new(),
-            trace_id: String::new(),
+            request_id: Arc::from(""),
+            trace_id: Arc::from(""),
             ip: None,
             tenant: Err(TenantError::Required),
         };
@@ -90,21 +90,21 @@ fn tenant(uri: &Uri, headers: &HeaderMap, directory: &Directory) -> Result<Arc<T
     }
 }
 
-fn request_id(headers: &HeaderMap) -> Option<String> {
+fn request_id(headers: &HeaderMap) -> Option<&str> {
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;
     let usable = (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-    usable.then(|| id.to_owned())
+    usable.then_some(id)
 }
 
 /// The trace id of a version 00 `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>`, lower case, ids not zero.
-fn trace_id(headers: &HeaderMap) -> Option<String> {
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let parts: Vec<&str> = headers.get(TRACEPARENT)?.to_str().ok()?.split('-').collect();
     let [version, trace, parent, flags] = parts[..] else { return None };
     let hex =
         |text: &str, length| text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let zero = |text: &str| text.bytes().all(|byte| byte == b'0');
     let valid = version == "00" && hex(trace, 32) && hex(parent, 16) && hex(flags, 2) && !zero(trace) && !zero(parent);
-    valid.then(|| trace.to_owned())
+    valid.then_some(trace)
 }
 
 #[cfg(test)]
@@ -133,9 +133,9 @@ mod tests {
 
     #[test]
     fn a_usable_request_id_is_kept() {
-        assert_eq!(read(&[(REQUEST_ID, "abc-1")]).request_id, "abc-1");
+        assert_eq!(read(&[(REQUEST_ID, "abc-1")]).request_id.as_ref(), "abc-1");
         for unusable in ["", "a b", &"x".repeat(129)] {
-            assert_eq!(read(&[(REQUEST_ID, unusable)]).request_id, "fresh", "{unusable}");
+            assert_eq!(read(&[(REQUEST_ID, unusable)]).request_id.as_ref(), "fresh", "{unusable}");
         }
     }
 
@@ -143,7 +143,7 @@ mod tests {
     fn only_a_valid_traceparent_is_continued() {
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         let valid = format!("00-{trace}-00f067aa0ba902b7-01");
-        assert_eq!(read(&[(TRACEPARENT, &valid)]).trace_id, trace);
+        assert_eq!(read(&[(TRACEPARENT, &valid)]).trace_id.as_ref(), trace);
         for invalid in [
             valid.replace("00-4b", "01-4b"),
             valid.to_uppercase(),
@@ -152,7 +152,7 @@ mod tests {
             format!("{valid}-x"),
             trace.to_owned(),
         ] {
-            assert_eq!(read(&[(TRACEPARENT, &invalid)]).trace_id, "f".repeat(32), "{invalid}");
+            assert_eq!(read(&[(TRACEPARENT, &invalid)]).trace_id.as_ref(), "f".repeat(32), "{invalid}");
         }
     }
 

@@ -22,8 +22,7 @@ use super::rules::{Facts, Rules, UnderWay, User};
 use super::{Micros, Outcome};
 use crate::app::AppState;
 use crate::clock;
-use crate::domain::access_token;
-use crate::extract::access_cache::AccessError;
+use crate::extract::access_cache::{AccessError, Authenticated};
 use crate::extract::caller::bearer;
 use crate::extract::context::Context;
 use crate::observe::UNMATCHED;
@@ -36,6 +35,8 @@ const EXEMPT: [&str; 4] = ["/livez", "/readyz", "/health", "/metrics"];
 /// A request that may go on, until it is answered.
 struct Admitted {
     ruled: Vec<Ruled>,
+    /// For the handler, where a limit asked for it.
+    caller: Option<Authenticated>,
     _under_way: [Option<UnderWay>; 2],
 }
 
@@ -60,7 +61,11 @@ pub async fn enforce(State(state): State<AppState>, request: Request, next: Next
     state.guard().metrics().checked(started.elapsed());
     match outcome {
         Ok(admitted) => {
-            let mut response = next.run(Request::from_parts(parts, body)).await;
+            let mut request = Request::from_parts(parts, body);
+            if let Some(caller) = &admitted.caller {
+                request.extensions_mut().insert(caller.clone());
+            }
+            let mut response = next.run(request).await;
             headers::write(&admitted.ruled, response.headers_mut());
             response
         }
@@ -113,33 +118,35 @@ impl Visit<'_> {
             self.guard.metrics().shed();
             turned(Code::Overloaded.into(), Vec::new(), &Arc::from("replica"), "FINAIFLOW_MAX_IN_FLIGHT")
         })?;
-        let counted = if self.guard.enabled() { self.count(&rules).await? } else { Vec::new() };
-        Ok(Admitted { ruled: counted, _under_way: [own, Some(all)] })
+        let (counted, caller) = if self.guard.enabled() { self.count(&rules).await? } else { (Vec::new(), None) };
+        Ok(Admitted { ruled: counted, caller, _under_way: [own, Some(all)] })
     }
 
-    /// Counts the request under every limit that applies to it.
-    async fn count(&self, rules: &Rules) -> Result<Vec<Ruled>, Box<Turned>> {
+    /// Counts the request under every limit that applies to it, and tells who sent it if that was asked for.
+    async fn count(&self, rules: &Rules) -> Result<(Vec<Ruled>, Option<Authenticated>), Box<Turned>> {
         if let Some(policy) = self.context.ip.and_then(|ip| rules.spared_by(ip)) {
             self.guard.metrics().decided(policy, "allowCIDRs", Decision::Bypassed);
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
         let now = clock::micros(self.state.now());
-        let user = self.user(rules, now).await?;
+        let (user, caller) = self.user(rules, now).await?;
         let facts = self.facts(&user);
         let (enforced, watching) = choose(rules, &facts);
         for rule in &watching {
             self.guard.shadow(rule, &facts, now).await;
         }
-        self.judge(self.guard.take(&enforced, &facts, now).await)
+        Ok((self.judge(self.guard.take(&enforced, &facts, now).await)?, caller))
     }
 
     /// Who sent the request, where a limit asks for it. What can be told without is looked at before: a flood with
     /// made-up tokens costs no signature checks.
-    async fn user(&self, rules: &Rules, now: Micros) -> Result<User, Box<Turned>> {
-        let (Some(tenant), Ok(token)) = (self.tenant(), bearer(&self.parts.headers)) else { return Ok(User::Nobody) };
+    async fn user(&self, rules: &Rules, now: Micros) -> Result<(User, Option<Authenticated>), Box<Turned>> {
+        let (Some(tenant), Ok(token)) = (self.tenant(), bearer(&self.parts.headers)) else {
+            return Ok((User::Nobody, None));
+        };
         let facts = self.facts(&User::Unknown);
         if !rules.limits.iter().any(|rule| rule.needs_user()) {
-            return Ok(User::Unknown);
+            return Ok((User::Unknown, None));
         }
         let (known, _) = choose(rules, &facts);
         let seen = self.guard.peek(&known, &facts, now);
@@ -148,9 +155,9 @@ impl Visit<'_> {
         }
         let issuer = self.state.issuer(tenant);
         match self.state.access().authenticate(tenant, &issuer, token, self.state.now()).await {
-            Ok(_) => Ok(access_token::claims(token).map_or(User::Unknown, User::Known)),
-            Err(AccessError::Store(_)) => Ok(User::Unknown),
-            Err(_) => Ok(User::Nobody),
+            Ok(caller) => Ok((User::Known(Arc::clone(&caller.claims)), Some(caller))),
+            Err(AccessError::Store(_)) => Ok((User::Unknown, None)),
+            Err(_) => Ok((User::Nobody, None)),
         }
     }
 
@@ -187,7 +194,7 @@ impl Visit<'_> {
         let Turned { problem, ruled, policy, limit } = turned;
         tracing::info!(%policy, limit, code = problem.code().slug(), "request turned away");
         self.guard.remember(Refused {
-            request_id: self.context.request_id.clone(),
+            request_id: self.context.request_id.to_string(),
             at: self.state.now().format(&Rfc3339).unwrap_or_default(),
             tenant: self.tenant().map(|tenant| tenant.name.clone()).unwrap_or_default(),
             method: self.parts.method.to_string(),

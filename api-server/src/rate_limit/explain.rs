@@ -2,6 +2,7 @@
 //! (`kubectl port-forward`).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -76,7 +77,7 @@ async fn explain(State(state): State<AppState>, Query(question): Query<Question>
         headers.insert(name, value);
     }
     let route = template(&question.path);
-    let user = question.user.as_ref().map_or(User::Nobody, |user| User::Known(json!({"sub": user})));
+    let user = question.user.as_ref().map_or(User::Nobody, |user| User::Known(Arc::new(json!({"sub": user}))));
     let facts = Facts {
         ip: question.ip.map(|ip| ip.to_canonical()),
         method: &question.method,
@@ -175,7 +176,7 @@ fn attached(it: &Attached<'_>) -> Value {
     })
 }
 
-fn limit(guard: &Guard, rule: &std::sync::Arc<Rule>, facts: &Facts<'_>, now: Micros) -> Value {
+fn limit(guard: &Guard, rule: &Arc<Rule>, facts: &Facts<'_>, now: Micros) -> Value {
     let skipped = rule.skips(facts);
     let ruled = match skipped {
         None => guard.peek(std::slice::from_ref(rule), facts, now).pop(),

@@ -53,7 +53,7 @@ pub(super) enum User {
     /// It cannot be found out now.
     Unknown,
     /// The one with these claims: of a valid access token with a live session.
-    Known(Value),
+    Known(Arc<Value>),
 }
 
 /// Every policy, as this replica enforces it.
@@ -473,11 +473,11 @@ mod tests {
             (HeaderMap::new(), json!({"sub": "usr_ada", "sid": "1"}), json!({"sub": "usr_bob", "sid": "1"}));
         assert_eq!(rule.skips(&facts(&none, &User::Nobody)), Some("the request has no user"));
         assert_eq!(rule.skips(&facts(&none, &User::Unknown)), Some("it is not known who sent the request"));
-        assert_eq!(rule.skips(&facts(&none, &User::Known(ada.clone()))), None);
-        let of = |claims: &Value| key(&rule, &facts(&none, &User::Known(claims.clone())), false);
+        assert_eq!(rule.skips(&facts(&none, &User::Known(Arc::new(ada.clone())))), None);
+        let of = |claims: &Value| key(&rule, &facts(&none, &User::Known(Arc::new(claims.clone()))), false);
         assert_ne!(of(&ada), of(&bob));
         let session = keys(&json!([{"type": "Claim", "name": "sid"}]));
-        let of = |claims: &Value| key(&session, &facts(&none, &User::Known(claims.clone())), false);
+        let of = |claims: &Value| key(&session, &facts(&none, &User::Known(Arc::new(claims.clone()))), false);
         assert_eq!(of(&ada), of(&bob));
         assert_ne!(of(&ada), of(&json!({"sub": "usr_ada"})));
     }

@@ -1,5 +1,7 @@
 //! What deposits, withdrawals and transfers have in common.
 
+use std::sync::Arc;
+
 use finaiflow_ledger::command::{AuditContext, Authority, Command, CommandKind, Memo, Outcome};
 use serde::Serialize;
 
@@ -39,7 +41,7 @@ pub(crate) async fn submit(
         fingerprint: fingerprint::request(&caller.tenant.data_key, "POST", path, body).map_err(Problem::internal)?,
         salt: clock::random().map_err(Problem::internal)?,
         kind,
-        audit: AuditContext { ip: caller.origin.ip, request_id: Some(caller.origin.request_id.clone()) },
+        audit: AuditContext { ip: caller.origin.ip, request_id: Some(Arc::clone(&caller.origin.request_id)) },
     };
     match caller.tenant.engine.submit(command).await? {
         Outcome::Rejected(rejection) => Err(rejection.into()),

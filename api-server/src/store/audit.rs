@@ -1,6 +1,7 @@
 //! The audit trail of identity: who did what from where, in the transaction of its effect.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -9,12 +10,12 @@ use uuid::Uuid;
 use crate::store::StoreError;
 
 /// Where a request came from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Origin {
     /// Address of the client.
     pub ip: Option<IpAddr>,
     /// The request's `X-Request-ID`.
-    pub request_id: String,
+    pub request_id: Arc<str>,
 }
 
 /// What happened.
@@ -81,7 +82,7 @@ pub async fn insert(conn: &mut PgConnection, now: OffsetDateTime, record: &Recor
     .bind(outcome)
     .bind(&record.subject)
     .bind(record.origin.ip.map(|ip| ip.to_string()))
-    .bind(&record.origin.request_id)
+    .bind(&*record.origin.request_id)
     .execute(conn)
     .await?;
     Ok(())

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use finaiflow_ledger::engine::Engine;
-use finaiflow_ledger::store::Postgres;
+use finaiflow_ledger::store;
 use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, Postgres};
@@ -87,7 +87,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(pool: PgPool, clock: Clock) -> Self {
-        Self { engine: Engine::new(Postgres::new(pool.clone()), clock), pool, snapshots: Vec::new() }
+        Self { engine: Engine::new(store::Postgres::new(pool.clone()), clock), pool, snapshots: Vec::new() }
     }
 
     /// Remembers that requests may reach this connection through `tenant`.

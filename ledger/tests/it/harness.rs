@@ -154,7 +154,7 @@ pub fn command(principal: Uuid, key: &str, kind: CommandKind) -> Command {
         fingerprint: [7; 32],
         salt: [9; 16],
         kind,
-        audit: AuditContext { ip: Some("2001:db8::7".parse().unwrap()), request_id: Some(format!("req-{key}")) },
+        audit: AuditContext { ip: Some("2001:db8::7".parse().unwrap()), request_id: Some(format!("req-{key}").into()) },
     }
 }
 
