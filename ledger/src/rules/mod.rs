@@ -389,9 +389,7 @@ impl Draft {
 
     /// The journal with its link in the chain; its entries are the batch's from `first` on.
     fn linked(&mut self, heading: Heading<'_>, id: JournalId, first: usize) -> Journal {
-        let Heading { command, kind, currency, amount, refers_to, mut memo, detail } = heading;
-        // The day of booking is not said twice.
-        memo.value_date = memo.value_date.filter(|date| *date != self.time.date());
+        let Heading { command, kind, currency, amount, refers_to, memo, detail } = heading;
         // A command may book several journals, and no two texts are blinded alike.
         let salt = salt_of(command, id.sequence);
         let commitment = chain::commitment(&salt, &memo);
