@@ -194,3 +194,148 @@ fn finish(digest: aws_lc_rs::digest::Digest) -> Hash {
     hash.copy_from_slice(digest.as_ref());
     Hash(hash)
 }
+
+#[cfg(test)]
+mod tests {
+    use time::macros::{date, datetime};
+
+    use super::*;
+
+    fn sequence(number: i64) -> Sequence {
+        Sequence::try_from(number).unwrap()
+    }
+
+    fn memo() -> Memo {
+        Memo {
+            description: Some("rent".to_owned()),
+            category: Some(String::new()),
+            metadata: [("b", "2"), ("a", "ü")].map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            ..Memo::default()
+        }
+    }
+
+    fn link() -> Link<'static> {
+        Link {
+            epoch: 7,
+            sequence: sequence(42),
+            booked_at: datetime!(2026-01-02 03:04:05.000006 UTC),
+            kind: "transfer",
+            actor: Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
+            currency: "USD",
+            amount: 500,
+            refers_to: Some(sequence(41)),
+            value_date: Some(date!(1969 - 12 - 31)),
+            detail: Some("{}"),
+            commitment: commitment(&[0xab; 16], &memo()),
+        }
+    }
+
+    fn entries() -> [LinkEntry; 2] {
+        let source = LinkEntry {
+            account: sequence(1),
+            seq: 9,
+            leg: 0,
+            posted_delta: -500,
+            held_delta: -1,
+            posted_after: 1_000,
+            held_after: 2,
+        };
+        [source, LinkEntry { account: sequence(2), seq: 3, leg: 1, posted_delta: 500, held_delta: 0, ..source }]
+    }
+
+    /// The bytes written out by hand, as the table above has them.
+    #[test]
+    fn the_bytes_are_those_of_the_table() {
+        let words = [
+            &[0xab; 16][..],
+            b"\x01\0\0\0\x04rent",
+            b"\x01\0\0\0\0",
+            b"\0",
+            "\x01\0\0\0\x12{\"a\":\"ü\",\"b\":\"2\"}".as_bytes(),
+        ];
+        let commitment = digest(&SHA256, &words.concat());
+        let bytes = [
+            &[0x11; 32][..],
+            b"\x01",
+            b"\0\0\0\x07",
+            b"\0\0\0\0\0\0\0\x2a",
+            &1_767_323_045_000_006_i64.to_be_bytes(),
+            b"\0\0\0\x08transfer",
+            b"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef",
+            b"\0\0\0\x03USD",
+            b"\0\0\0\0\0\0\x01\xf4",
+            b"\0\0\0\0\0\0\0\x29",
+            b"\xff\xff\xff\xff",
+            b"\0\0\0\x02{}",
+            commitment.as_ref(),
+            b"\0\0\0\x02",
+            b"\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x09\0\0\xff\xff\xff\xff\xff\xff\xfe\x0c\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"\0\0\0\0\0\0\x03\xe8\0\0\0\0\0\0\0\x02",
+            b"\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\x01\0\0\0\0\0\0\x01\xf4\0\0\0\0\0\0\0\0",
+            b"\0\0\0\0\0\0\x03\xe8\0\0\0\0\0\0\0\x02",
+        ];
+        let expected = finish(digest(&SHA256, &bytes.concat()));
+        assert_eq!(hash(Hash([0x11; 32]), &link(), entries().into_iter()), expected);
+    }
+
+    /// Released chains hold these; whatever changes them breaks every one.
+    #[test]
+    fn released_hashes_are_fixed() {
+        let chained = hash(Hash([0x11; 32]), &link(), entries().into_iter());
+        assert_eq!(chained.to_string(), "c3e04318f4d6a0c2adc2f2ff67101c34de7de61b63719eef0deeea8f9d6121be");
+        let bare = Link { refers_to: None, value_date: None, detail: None, commitment: None, ..link() };
+        assert_eq!(
+            hash(Hash::default(), &bare, [].into_iter()).to_string(),
+            "3dc19421d747644b716db93103b0f435b2ac31905cb116032a29fb4744ad600a"
+        );
+    }
+
+    #[test]
+    fn whatever_changes_changes_the_hash() {
+        let original = hash(Hash::default(), &link(), entries().into_iter());
+        let changed = [
+            Link { epoch: 8, ..link() },
+            Link { sequence: sequence(43), ..link() },
+            Link { booked_at: link().booked_at + time::Duration::MICROSECOND, ..link() },
+            Link { kind: "deposit", ..link() },
+            Link { actor: Uuid::nil(), ..link() },
+            Link { currency: "EUR", ..link() },
+            Link { amount: 501, ..link() },
+            Link { refers_to: None, ..link() },
+            Link { value_date: None, ..link() },
+            Link { detail: None, ..link() },
+            Link { commitment: commitment(&[0xac; 16], &memo()), ..link() },
+        ];
+        for link in changed {
+            assert_ne!(hash(Hash::default(), &link, entries().into_iter()), original, "{link:?}");
+        }
+        assert_ne!(hash(Hash([1; 32]), &link(), entries().into_iter()), original, "another past");
+        assert_ne!(hash(Hash::default(), &link(), entries()[..1].iter().copied()), original);
+        let [first, second] = entries();
+        assert_ne!(hash(Hash::default(), &link(), [second, first].into_iter()), original, "another order");
+    }
+
+    #[test]
+    fn only_text_is_committed_to() {
+        assert_eq!(commitment(&[0; 16], &Memo::default()), None);
+        let dated = Memo { value_date: Some(date!(2026 - 01 - 01)), ..Memo::default() };
+        assert_eq!(commitment(&[0; 16], &dated), None);
+        let empty = Memo { description: Some(String::new()), ..Memo::default() };
+        assert!(commitment(&[0; 16], &empty).is_some(), "an empty text is one");
+        let words = |description: &str, category: &str| Memo {
+            description: Some(description.to_owned()),
+            category: Some(category.to_owned()),
+            ..Memo::default()
+        };
+        assert_ne!(commitment(&[0; 16], &words("ab", "c")), commitment(&[0; 16], &words("a", "bc")));
+    }
+
+    #[test]
+    fn hashes_survive_their_text() {
+        let text = "00ff".repeat(16);
+        assert_eq!(text.parse::<Hash>().unwrap().to_string(), text);
+        for refused in ["", "00", &"00FF".repeat(16), &"00ff".repeat(17)] {
+            assert_eq!(refused.parse::<Hash>(), Err(HashError), "{refused}");
+        }
+    }
+}
