@@ -31,7 +31,7 @@ check: prereqs ## formatting, lints, unit tests, generated files, charts: the ga
 test: test-unit test-integration test-cluster ## all tests: the gate for landing
 
 test-unit: ## needs nothing but cargo
-	@cargo test --locked --workspace --lib --bins
+	@cargo test --locked --workspace --lib --bins --test sim
 
 test-integration: prereqs ## against a throw-away PostgreSQL and API server
 	@$(SCRIPTS)/light.sh cargo test --locked --workspace --test it
