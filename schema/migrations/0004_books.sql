@@ -24,6 +24,14 @@ ALTER TABLE account_balances
     ADD COLUMN spent_day bigint NOT NULL DEFAULT 0,
     ADD COLUMN spent_month bigint NOT NULL DEFAULT 0;
 
+UPDATE account_balances b
+SET (spent_day, spent_month) = (
+    SELECT coalesce(sum(-e.posted_delta) FILTER (WHERE (j.booked_at AT TIME ZONE 'UTC')::date
+               = (b.updated_at AT TIME ZONE 'UTC')::date), 0), coalesce(sum(-e.posted_delta), 0)
+    FROM entries e JOIN journals j ON j.sequence = e.sequence
+    WHERE e.account_id = b.account_id AND e.leg = 0 AND j.kind IN ('withdrawal', 'transfer')
+      AND j.booked_at >= date_trunc('month', b.updated_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC');
+
 ALTER TABLE journals
     DROP CONSTRAINT journals_kind_check,
     ADD CHECK (kind IN ('account_opened', 'account_changed', 'deposit', 'withdrawal', 'transfer', 'journal', 'reversal',

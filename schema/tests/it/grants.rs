@@ -46,7 +46,7 @@ async fn the_app_reads_its_tables_and_cannot_mint_money() {
     )
     .await;
     let mut statements = Vec::new();
-    for table in ["accounts", "account_balances", "journals", "entries", "ledger_head", "idempotency_keys"] {
+    for table in ["accounts", "account_balances", "journals", "entries", "holds", "ledger_head", "idempotency_keys"] {
         statements.push(format!("DELETE FROM {table}"));
         statements.push(format!("INSERT INTO {table} SELECT * FROM {table}"));
         statements.push(format!("TRUNCATE {table}"));
@@ -67,10 +67,10 @@ async fn the_app_reads_its_tables_and_cannot_mint_money() {
             "SELECT * FROM _changes",
             "INSERT INTO _changes (table_name, op, pk) VALUES ('users', 'delete', '{}')",
             "SELECT * FROM schema_migrations",
-            "SELECT * FROM ledger_verifications",
             "INSERT INTO ledger_verifications (started_at, finished_at, epoch, sequence, balanced, findings)
              VALUES (now(), now(), 1, 0, true, '[]')",
-            "SELECT keep_outcomes('[]', now())",
+            "UPDATE ledger_verifications SET balanced = true",
+            "SELECT keep_outcomes(NULL, NULL, NULL, NULL, NULL, now())",
             "ALTER TABLE users DISABLE TRIGGER record_change",
             "DROP TABLE users",
             "CREATE OR REPLACE FUNCTION {s}.expire(p_limit int) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'",
@@ -119,7 +119,7 @@ async fn maintenance_reads_the_books_and_records_verifications_only() {
         &mut maintenance,
         &db.names.schema,
         &[
-            "SELECT * FROM accounts, account_balances, journals, entries, ledger_head",
+            "SELECT * FROM accounts, account_balances, journals, entries, holds, ledger_head",
             "INSERT INTO ledger_verifications (started_at, finished_at, epoch, sequence, balanced, findings)
              VALUES (now(), now(), 1, 0, true, '[]') RETURNING id",
         ],
@@ -137,7 +137,7 @@ async fn maintenance_reads_the_books_and_records_verifications_only() {
             "UPDATE ledger_verifications SET balanced = true",
             "UPDATE account_balances SET posted = 0",
             "SELECT lock_head()",
-            "SELECT apply_batch(1, 0, 0, now(), '{}')",
+            &format!("SELECT apply_batch(1, 0, now(){})", ", NULL".repeat(37)),
             "SELECT expire(1)",
         ],
     )
@@ -170,7 +170,8 @@ async fn rights_that_drifted_are_brought_back() {
         format!("GRANT INSERT (xid) ON {{s}}.audit_events TO {app}"),
         format!("GRANT CREATE ON SCHEMA {{s}} TO {app}"),
         format!("REVOKE SELECT ON {{s}}.users FROM {app}"),
-        "GRANT EXECUTE ON FUNCTION {s}.keep_outcomes(jsonb, timestamptz) TO PUBLIC".to_owned(),
+        "GRANT EXECUTE ON FUNCTION {s}.keep_outcomes(uuid[], text[], bytea[], bigint[], text[], timestamptz) TO PUBLIC"
+            .to_owned(),
         format!("GRANT USAGE ON SEQUENCE {{s}}.audit_events_id_seq TO {app}"),
     ] {
         execute(&mut superuser, schema, &sql).await.unwrap();
@@ -184,7 +185,7 @@ async fn rights_that_drifted_are_brought_back() {
         [
             format!("granted SELECT on table users for {app}"),
             format!("revoked CREATE on schema {schema} for {app}"),
-            "revoked EXECUTE on function keep_outcomes(jsonb, timestamp with time zone) for PUBLIC".to_owned(),
+            "revoked EXECUTE on function keep_outcomes(uuid[], text[], bytea[], bigint[], text[], timestamp with time zone) for PUBLIC".to_owned(),
             format!("revoked INSERT on table audit_events.xid for {app}"),
             format!("revoked UPDATE on table account_balances for {app}"),
             format!("revoked USAGE on sequence audit_events_id_seq for {app}"),

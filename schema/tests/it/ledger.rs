@@ -7,7 +7,8 @@ use time::Duration;
 use uuid::Uuid;
 
 use crate::books::{
-    ALICE, BOB, Batch, EURO, SETTLEMENT, customer, deposit, entry, journal, key, movements, opening, settlement,
+    ALICE, BOB, Batch, CARD, EURO, HOLD, PLEDGED, SAVED, SETTLEMENT, SHUT, STOPPED, customer, deposit, entry, full,
+    grounds, internal, journal, key, movements, opened, opening, referring,
 };
 use crate::sqlstate;
 
@@ -15,7 +16,7 @@ use crate::sqlstate;
 async fn batches_move_money_and_keep_the_books() {
     let db = TenantDb::create().await;
     let mut app = connect(&db.app_url).await;
-    for batch in [opening(), deposit(), movements()] {
+    for batch in [opening(), deposit(), movements(5)] {
         batch.apply(&mut app).await.unwrap();
     }
     let balances: Vec<(i64, i64, i64, i64)> =
@@ -35,7 +36,8 @@ async fn batches_move_money_and_keep_the_books() {
     // What the function decides, whatever the rows say.
     let row = sqlx::query(
         "SELECT j.booked_at, j.epoch = h.epoch AS in_epoch, j.category, a.minimum_balance, a.status, a.created_at, s.minimum_balance AS unlimited,
-                k.expires_at, h.sequence, h.head_time
+                k.expires_at, h.sequence, h.head_time,
+                h.hash = (SELECT hash FROM journals WHERE sequence = 7) AS is_last_hash
          FROM journals j, accounts a, accounts s, idempotency_keys k, ledger_head h
          WHERE j.sequence = 5 AND a.id = 2 AND s.id = 1",
     )
@@ -45,8 +47,9 @@ async fn batches_move_money_and_keep_the_books() {
     assert_eq!(row.get::<time::OffsetDateTime, _>("booked_at"), deposit().time);
     assert_eq!(row.get::<time::OffsetDateTime, _>("created_at"), opening().time);
     assert_eq!(row.get::<time::OffsetDateTime, _>("expires_at"), deposit().time + Duration::hours(24));
-    assert_eq!(row.get::<time::OffsetDateTime, _>("head_time"), movements().time);
+    assert_eq!(row.get::<time::OffsetDateTime, _>("head_time"), movements(5).time);
     assert_eq!((row.get::<i64, _>("sequence"), row.get::<bool, _>("in_epoch")), (7, true));
+    assert!(row.get::<bool, _>("is_last_hash"));
     assert_eq!((row.get::<&str, _>("category"), row.get::<&str, _>("status")), ("salary", "active"));
     assert_eq!((row.get::<Option<i64>, _>("minimum_balance"), row.get::<Option<i64>, _>("unlimited")), (Some(0), None));
     db.drop().await;
@@ -60,8 +63,9 @@ async fn an_account_can_be_opened_and_used_in_one_batch_and_rejections_need_no_j
         0,
         3,
         json!({
-            "journals": [journal(1, "account_opened", "JPY", 0), journal(2, "account_opened", "JPY", 0), journal(3, "deposit", "JPY", 5)],
-            "accounts": [settlement(1, "JPY"), customer(2, "JPY")],
+            "journals": [
+                opened(1, "JPY", &internal("settlement")), opened(2, "JPY", &customer()), journal(3, "deposit", "JPY", 5),
+            ],
             "entries": [entry(3, 0, 5, (1, 1, -5)), entry(3, 1, 5, (2, 1, 5))],
         }),
     );
@@ -72,6 +76,65 @@ async fn an_account_can_be_opened_and_used_in_one_batch_and_rejections_need_no_j
     let head: (i64, time::OffsetDateTime) =
         sqlx::query_as("SELECT sequence, head_time FROM lock_head()").fetch_one(&mut app).await.unwrap();
     assert_eq!(head, (3, rejected.time));
+    db.drop().await;
+}
+
+#[tokio::test]
+async fn holds_and_accounts_become_what_their_journals_say() {
+    let db = TenantDb::create().await;
+    let mut app = connect(&db.app_url).await;
+    for batch in [opening(), deposit()].into_iter().chain(grounds()) {
+        batch.apply(&mut app).await.unwrap();
+    }
+    let balances: Vec<(i64, i64, i64, i64)> = sqlx::query_as(
+        "SELECT account_id, posted, held, version FROM account_balances WHERE account_id > 6 ORDER BY account_id",
+    )
+    .fetch_all(&mut app)
+    .await
+    .unwrap();
+    assert_eq!(
+        balances,
+        [(CARD, 450, 300, 6), (SAVED, 50, 0, 3), (SHUT, 0, 0, 0), (STOPPED, 0, 0, 0), (PLEDGED, 0, 5, 1)]
+    );
+    let accounts: Vec<(i64, String, i64, Option<i64>, Option<i64>)> = sqlx::query_as(
+        "SELECT id, status, minimum_balance, per_transaction_limit, daily_limit FROM accounts WHERE id > 8 ORDER BY id",
+    )
+    .fetch_all(&mut app)
+    .await
+    .unwrap();
+    let as_opened = |id, status: &str| (id, status.to_owned(), 0, None, None);
+    assert_eq!(
+        accounts,
+        [as_opened(SHUT, "closed"), as_opened(STOPPED, "frozen"), (PLEDGED, "active".to_owned(), -5, Some(7), Some(8))]
+    );
+    let settle = |from: i64, kind: &str, amount: i64, entries: Value| {
+        let body = json!({"journals": [referring(from + 1, kind, amount, HOLD)], "entries": entries});
+        Batch::new(from, from + 1, body)
+    };
+    let entries = |at, taken: i64, released: i64, seq, posted, held| {
+        let card = full(at, 0, (-taken, -released), (CARD, seq, posted, held));
+        let saved = full(at, 1, (taken, 0), (SAVED, 4, 50 + taken, 0));
+        if taken > 0 { json!([card, saved]) } else { json!([card]) }
+    };
+    let statuses = [
+        (settle(21, "hold_captured", 30, entries(22, 30, 40, 7, 420, 260)), ("held", 160, 30)),
+        (settle(22, "hold_voided", 160, entries(23, 0, 160, 8, 420, 100)), ("captured", 0, 30)),
+    ];
+    for (batch, expected) in statuses {
+        batch.apply(&mut app).await.unwrap();
+        let hold: (String, i64, i64) = sqlx::query_as("SELECT status, remaining, captured FROM holds WHERE id = $1")
+            .bind(HOLD)
+            .fetch_one(&mut app)
+            .await
+            .unwrap();
+        assert_eq!((hold.0.as_str(), hold.1, hold.2), expected);
+    }
+    let pending: (i64, i64, String, i64) =
+        sqlx::query_as("SELECT account_id, destination_id, status, remaining FROM holds WHERE id = 14")
+            .fetch_one(&mut app)
+            .await
+            .unwrap();
+    assert_eq!(pending, (CARD, SAVED, "held".to_owned(), 100));
     db.drop().await;
 }
 
@@ -95,10 +158,10 @@ async fn a_closed_or_frozen_account_takes_part_in_nothing() {
             .execute(&mut *tx)
             .await
             .unwrap();
-        assert_eq!(sqlstate(movements().apply(&mut tx).await), "FF004", "{status}");
+        assert_eq!(sqlstate(movements(5).apply(&mut tx).await), "FF004", "{status}");
         tx.rollback().await.unwrap();
     }
-    movements().apply(&mut app).await.unwrap();
+    movements(5).apply(&mut app).await.unwrap();
     db.drop().await;
 }
 
