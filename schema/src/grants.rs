@@ -159,7 +159,10 @@ fn on_table(names: &TenantNames, table: &Table, columns: &[(String, String)]) ->
             return grants;
         }
         Writer::App => &names.app,
-        Writer::Maintenance => &names.maintenance,
+        Writer::Maintenance => {
+            grants.push(grant("SELECT", &names.app));
+            &names.maintenance
+        }
     };
     grants.push(grant("SELECT", writer));
     match table.class {

@@ -22,7 +22,7 @@ pub enum Class {
     Ephemeral,
 }
 
-/// Who writes a table directly. Reading follows: [`Writer::App`] and [`Writer::Engine`] tables are readable by the app.
+/// Who writes a table directly. Reading follows: all but [`Writer::Owner`]'s tables are readable by the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
     /// The API server's login, with the statements its class allows.
