@@ -7,7 +7,7 @@ use finaiflow_ledger::engine::Engine;
 use finaiflow_ledger::store;
 use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
@@ -72,7 +72,7 @@ pub(super) fn open(options: PgConnectOptions, max: u32) -> PgPool {
 pub(super) fn over_budget<'a>(
     pools: impl Iterator<Item = &'a PgPool> + Clone,
     budget: u32,
-) -> Vec<PoolConnection<Postgres>> {
+) -> Vec<PoolConnection<sqlx::Postgres>> {
     let open: u32 = pools.clone().map(PgPool::size).sum();
     let excess = usize::try_from(open.saturating_sub(budget)).unwrap_or(usize::MAX);
     pools.flat_map(|pool| std::iter::from_fn(|| pool.try_acquire())).take(excess).collect()

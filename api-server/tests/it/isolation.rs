@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::Method;
 use finaiflow_api::tenant::{Entry, State, Tenant};
 use finaiflow_ledger::engine::Engine;
+use finaiflow_ledger::store::Postgres;
 use serde_json::json;
 
 use crate::harness::{BASE_DOMAIN, World, pool, settings, signing_keys, unique};
@@ -143,7 +144,7 @@ async fn a_tenant_whose_database_is_away_is_overloaded_and_others_are_not() {
     let lost = pool("postgres://nobody:nothing@127.0.0.1:9/none");
     let acme = &world.acme;
     let (name, claim_id, keys) = (acme.name.clone(), acme.claim_id, acme.keys.clone());
-    let engine = Engine::new(lost.clone(), finaiflow_api::clock::system());
+    let engine = Engine::new(Postgres::new(lost.clone()), finaiflow_api::clock::system());
     let data_key = acme.data_key.clone();
     world.serve(&Arc::new(Tenant {
         name,

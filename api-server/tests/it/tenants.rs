@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use finaiflow_api::tenant::{Tenant, TenantError};
-use finaiflow_ledger::command::{AccountType, AuditContext, Command, CommandKind, Memo, Outcome};
+use finaiflow_ledger::command::{AccountType, AuditContext, Authority, Command, CommandKind, Memo, Metadata, Outcome};
 use finaiflow_ledger::id::AccountId;
 use finaiflow_schema::names::{ClaimId, Login};
 use kube::ResourceExt;
@@ -25,12 +25,26 @@ async fn session(tenant: &Tenant) -> (String, i32, String) {
 }
 
 fn command(key: String, kind: CommandKind) -> Command {
-    Command { principal: USER, key, fingerprint: [0; 32], kind, audit: AuditContext::default() }
+    Command {
+        principal: USER,
+        authority: Authority::Owner,
+        key,
+        fingerprint: [0; 32],
+        salt: [0; 16],
+        kind,
+        audit: AuditContext::default(),
+    }
 }
 
 async fn open_account(tenant: &Tenant) -> AccountId {
     let (account_type, currency) = (AccountType::Checking, "USD".parse().unwrap());
-    let kind = CommandKind::OpenAccount { owner: USER, account_type, currency, name: "Main".to_owned() };
+    let kind = CommandKind::OpenAccount {
+        owner: USER,
+        account_type,
+        currency,
+        name: "Main".to_owned(),
+        metadata: Metadata::new(),
+    };
     match tenant.engine.submit(command("open".to_owned(), kind)).await.unwrap() {
         Outcome::AccountOpened(account) => account.id,
         other => panic!("{other:?}"),
