@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::chain::Hash;
+use crate::chain::{Anchor, Hash};
 use crate::command::{AuditContext, Memo, Outcome, Rejection};
 use crate::id::{AccountId, Leg, Sequence};
 use crate::money::Currency;
@@ -98,7 +98,8 @@ pub struct Journal {
     pub refers_to: Option<Sequence>,
     /// The caller's own words. Of an account, the description is its name and the reference the reason of a change.
     pub memo: Memo,
-    /// What no entry tells, as JSON ([`OpeningDetail`], [`ChangeDetail`], [`HoldDetail`]); hashed as it is spelled.
+    /// What no entry tells, as JSON ([`OpeningDetail`], [`ChangeDetail`], [`HoldDetail`], [`ForkDetail`]); hashed as it
+    /// is spelled.
     pub detail: Option<String>,
     /// Blinds the commitment to the words; none where there are none.
     pub salt: Option<[u8; 16]>,
@@ -143,6 +144,16 @@ pub struct HoldDetail {
     /// When what is left of it is released.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub expires_at: Option<time::OffsetDateTime>,
+}
+
+/// The detail of [`JournalKind::LedgerForked`]. Its journal follows `restored`, with which it is chained, in an epoch of
+/// its own and at a sequence above `abandoned`: the only place where epoch and sequence jump.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkDetail {
+    /// The newest point known of what is given up.
+    pub abandoned: Anchor,
+    /// Where the ledger goes on from.
+    pub restored: Anchor,
 }
 
 /// A row of `entries`, and what it makes of its account's counters.

@@ -70,6 +70,45 @@ impl std::str::FromStr for Hash {
 
 as_text!(Hash);
 
+/// A point of the chain that somebody has kept: whatever came up to it cannot change unnoticed. `EPOCH:SEQUENCE:HASH` as
+/// text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Anchor {
+    /// Epoch of the journal.
+    pub epoch: u32,
+    /// The journal.
+    pub sequence: Sequence,
+    /// Its hash.
+    pub hash: Hash,
+}
+
+impl fmt::Display for Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.epoch, self.sequence, self.hash)
+    }
+}
+
+/// A text that is not `EPOCH:SEQUENCE:HASH`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an anchor is EPOCH:SEQUENCE:HASH, the hash as 64 hexadecimal digits in lower case")]
+pub struct AnchorError;
+
+impl std::str::FromStr for Anchor {
+    type Err = AnchorError;
+
+    fn from_str(text: &str) -> Result<Self, AnchorError> {
+        let mut parts = text.splitn(3, ':');
+        let mut part = || parts.next().ok_or(AnchorError);
+        let (epoch, sequence, hash) = (part()?, part()?, part()?);
+        let sequence: i64 = sequence.parse().map_err(|_| AnchorError)?;
+        Ok(Self {
+            epoch: epoch.parse().map_err(|_| AnchorError)?,
+            sequence: Sequence::try_from(sequence).map_err(|_| AnchorError)?,
+            hash: hash.parse().map_err(|_| AnchorError)?,
+        })
+    }
+}
+
 /// What a journal's hash covers.
 #[derive(Debug, Clone, Copy)]
 pub struct Link<'a> {
@@ -98,7 +137,7 @@ pub struct Link<'a> {
 }
 
 /// What a journal's hash covers of one entry.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkEntry {
     /// The account.
     pub account: Sequence,

@@ -31,6 +31,9 @@ pub enum IdError {
 pub struct Sequence(u64);
 
 impl Sequence {
+    /// The place before the first journal.
+    pub const ZERO: Self = Self(0);
+
     /// The largest sequence an id has room for, 2^48 - 1.
     pub const MAX: Self = Self((1 << 48) - 1);
 

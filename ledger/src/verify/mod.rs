@@ -1,13 +1,25 @@
 //! The proof that a tenant's ledger is what the rules allow, from its rows alone.
 //!
 //! The tables have no foreign keys and the balances are kept beside the entries, for speed; this is what makes up for
-//! both. It reads one snapshot and needs no more than SELECT on the ledger's tables.
+//! both. It reads one snapshot, holds no lock and needs no more than SELECT on the ledger's tables.
+//!
+//! What a journal says by itself and its place in the chain are proven by a [`Walk`] over all of them, page by page; what
+//! the other tables make of the journals, by queries. An auditor can do the first without a database, from an export.
 
-use serde::Serialize;
-use sqlx::types::Json;
+mod record;
+mod recorded;
+mod walk;
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
 use sqlx::{Connection, FromRow, PgConnection};
 use time::OffsetDateTime;
 
+pub use self::record::{Record, page};
+pub use self::recorded::{Recorded, head, newest, record};
+pub use self::walk::{Walk, Walked};
+use crate::chain::{Anchor, Hash};
 use crate::id::{AccountId, Sequence};
 
 /// The most findings a report lists.
@@ -24,6 +36,10 @@ pub struct Report {
     pub epoch: u32,
     /// The last journal.
     pub sequence: Sequence,
+    /// Its hash.
+    pub hash: Hash,
+    /// How many journals were walked through.
+    pub journals: u64,
     /// What is wrong: at most [`MAX_FINDINGS`], and then one `more-findings` that counts the rest.
     pub findings: Vec<Finding>,
 }
@@ -37,18 +53,60 @@ impl Report {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Name of the check that failed.
     pub check: String,
     /// The account concerned, if there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_id: Option<AccountId>,
     /// The journal concerned, if there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<i64>,
     /// For people. Amounts are minor units.
     pub detail: String,
+}
+
+/// What is wrong so far: all of it counted, a part of it kept.
+#[derive(Debug, Default)]
+struct Findings {
+    kept: Vec<Finding>,
+    of_check: HashMap<String, usize>,
+    total: usize,
+}
+
+impl Findings {
+    fn note(&mut self, check: &str, sequence: Option<i64>, detail: String) {
+        self.push(Finding { check: check.to_owned(), account_id: None, sequence, detail });
+    }
+
+    fn push(&mut self, finding: Finding) {
+        self.total += 1;
+        let count = self.of_check.entry(finding.check.clone()).or_default();
+        *count += 1;
+        if *count <= MAX_FINDINGS.into() {
+            self.kept.push(finding);
+        }
+    }
+
+    /// At most [`MAX_FINDINGS`], every check's first ones before any check's second ones, and how many those are not.
+    fn listed(self) -> Vec<Finding> {
+        let mut ranks: HashMap<String, usize> = HashMap::new();
+        let rank = |finding: Finding| {
+            let rank = ranks.entry(finding.check.clone()).or_default();
+            *rank += 1;
+            (*rank, finding)
+        };
+        let mut ranked: Vec<_> = self.kept.into_iter().map(rank).collect();
+        ranked.sort_by(|(rank, a), (other, b)| (rank, &a.check).cmp(&(other, &b.check)));
+        let mut listed: Vec<_> = ranked.into_iter().map(|(_, finding)| finding).take(MAX_FINDINGS.into()).collect();
+        let unlisted = self.total - listed.len();
+        if unlisted > 0 {
+            let detail = format!("{unlisted} more findings are not listed");
+            listed.push(Finding { check: "more-findings".to_owned(), account_id: None, sequence: None, detail });
+        }
+        listed
+    }
 }
 
 #[derive(FromRow)]
@@ -57,13 +115,40 @@ struct HeadRow {
     epoch: u32,
     #[sqlx(try_from = "i64")]
     sequence: Sequence,
+    hash: Vec<u8>,
     started_at: OffsetDateTime,
 }
 
 // The head may be gone; that is a finding, not a failure.
 const HEAD: &str = "
-    SELECT coalesce(max(epoch), 0) AS epoch, coalesce(max(sequence), 0) AS sequence, now() AS started_at
-    FROM ledger_head";
+    SELECT coalesce(epoch, 0) AS epoch, coalesce(sequence, 0) AS sequence, coalesce(hash, '') AS hash, now() AS started_at
+    FROM (SELECT 1) AS one LEFT JOIN ledger_head ON true LIMIT 1";
+
+/// How many journals are read at a time.
+const PAGE: u16 = 2000;
+
+#[derive(FromRow)]
+struct AnchorRow {
+    #[sqlx(try_from = "i32")]
+    epoch: u32,
+    #[sqlx(try_from = "i64")]
+    sequence: Sequence,
+    hash: [u8; 32],
+}
+
+/// The newest verifications without findings.
+const ANCHORS: &str = "
+    SELECT DISTINCT epoch, sequence, hash
+    FROM (SELECT epoch, sequence, hash FROM ledger_verifications
+        WHERE balanced AND hash IS NOT NULL AND sequence > 0 ORDER BY id DESC LIMIT 1000) AS newest";
+
+const BEFORE: &str = "SELECT epoch, sequence, hash FROM journals WHERE sequence < $1 ORDER BY sequence DESC LIMIT 1";
+
+impl From<AnchorRow> for Anchor {
+    fn from(AnchorRow { epoch, sequence, hash }: AnchorRow) -> Self {
+        Self { epoch, sequence, hash: Hash(hash) }
+    }
+}
 
 #[derive(FromRow)]
 struct FindingRow {
@@ -88,39 +173,51 @@ impl From<FindingRow> for Finding {
     }
 }
 
-/// Checks the whole ledger of the tenant `connection` belongs to.
+/// Checks the whole ledger of the tenant `connection` belongs to. The chain has to pass through where earlier
+/// verifications have seen it end.
 ///
 /// An error means the ledger could not be read, not that it is wrong.
 pub async fn run(connection: &mut PgConnection) -> Result<Report, sqlx::Error> {
     let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let head: HeadRow = sqlx::query_as(HEAD).fetch_one(&mut *snapshot).await?;
+    let anchors = anchors(&mut snapshot).await?;
+    let Walked { journals, mut findings, .. } = walk(&mut snapshot, Walk::new(None, anchors), None).await?;
     let rows: Vec<FindingRow> =
-        sqlx::query_as(include_str!("verify.sql")).bind(i64::from(MAX_FINDINGS)).fetch_all(&mut *snapshot).await?;
+        sqlx::query_as(include_str!("checks.sql")).bind(i64::from(MAX_FINDINGS)).fetch_all(&mut *snapshot).await?;
     let finished_at = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *snapshot).await?;
     snapshot.commit().await?;
-    let unlisted = rows.first().map_or(0, |row| row.total - i64::from(MAX_FINDINGS));
-    let mut findings: Vec<_> = rows.into_iter().map(Finding::from).collect();
-    if unlisted > 0 {
-        let detail = format!("{unlisted} more findings are not listed");
-        findings.push(Finding { check: "more-findings".to_owned(), account_id: None, sequence: None, detail });
-    }
-    let HeadRow { epoch, sequence, started_at } = head;
-    Ok(Report { started_at, finished_at, epoch, sequence, findings })
+    let total = rows.first().map_or(0, |row| usize::try_from(row.total).unwrap_or(usize::MAX));
+    findings.total += total.saturating_sub(rows.len());
+    rows.into_iter().for_each(|row| findings.push(row.into()));
+    let HeadRow { epoch, sequence, hash, started_at } = head;
+    let hash = Hash(hash.try_into().unwrap_or_default());
+    Ok(Report { started_at, finished_at, epoch, sequence, hash, journals, findings: findings.listed() })
 }
 
-/// Leaves `report` where the operator reads it.
-pub async fn record(connection: &mut PgConnection, report: &Report) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO ledger_verifications (started_at, finished_at, epoch, sequence, balanced, findings)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(report.started_at)
-    .bind(report.finished_at)
-    .bind(report.epoch.cast_signed())
-    .bind(i64::from(report.sequence))
-    .bind(report.balanced())
-    .bind(Json(&report.findings))
-    .execute(connection)
-    .await?;
-    Ok(())
+/// Checks the journals from `from` to `to` by themselves and as links of the chain, on what the one before them says.
+pub async fn range(connection: &mut PgConnection, from: Sequence, to: Sequence) -> Result<Walked, sqlx::Error> {
+    let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let before: Option<AnchorRow> = sqlx::query_as(BEFORE).bind(i64::from(from)).fetch_optional(&mut *snapshot).await?;
+    let mut anchors = anchors(&mut snapshot).await?;
+    anchors.retain(|anchor| (from..=to).contains(&anchor.sequence));
+    let walked = walk(&mut snapshot, Walk::new(before.map(Anchor::from), anchors), Some(to)).await?;
+    snapshot.commit().await?;
+    Ok(walked)
+}
+
+async fn anchors(connection: &mut PgConnection) -> Result<Vec<Anchor>, sqlx::Error> {
+    let rows: Vec<AnchorRow> = sqlx::query_as(ANCHORS).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(Anchor::from).collect())
+}
+
+/// Takes `walk` through the journals after its start, up to `to` if that is given.
+async fn walk(connection: &mut PgConnection, mut walk: Walk, to: Option<Sequence>) -> Result<Walked, sqlx::Error> {
+    let mut after = Some(i64::from(walk.start()));
+    while let Some(place) = after {
+        let (records, more) = page(connection, place, PAGE).await?;
+        let within = |record: &&Record| to.is_none_or(|to| record.sequence <= to);
+        records.iter().take_while(within).for_each(|record| walk.step(record));
+        after = more.filter(|more| to.is_none_or(|to| *more < i64::from(to)));
+    }
+    Ok(walk.finish())
 }

@@ -9,3 +9,4 @@ mod faults;
 mod harness;
 mod load;
 mod story;
+mod upgrade;

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use finaiflow_ledger::command::{CommandKind, Memo, Outcome, Rejection, TransactionType};
+use finaiflow_ledger::command::{
+    AccountChange, Authority, Command, CommandKind, Memo, Outcome, Rejection, TransactionType,
+};
 use finaiflow_ledger::engine::SubmitError;
 use finaiflow_ledger::id::AccountId;
 use finaiflow_ledger::money::MAX_MINOR_UNITS;
@@ -111,11 +113,9 @@ async fn a_refusal_changes_nothing_and_is_remembered() {
     let (a, b) = (bank.funded(ada, "a", 1_000).await, bank.funded(bob, "b", 1_000).await);
     let euros = bank.open(ada, "euros", "EUR").await.id;
     let frozen = bank.funded(ada, "frozen", 1_000).await;
-    sqlx::query("UPDATE accounts SET status = 'frozen' WHERE id = $1")
-        .bind(i64::from(frozen.sequence))
-        .execute(&mut bank.superuser().await)
-        .await
-        .unwrap();
+    let freeze = CommandKind::ChangeAccount { account: frozen, change: AccountChange::Freeze { reason: None } };
+    let freeze = Command { authority: Authority::Staff, ..command(user(9), "freeze", freeze) };
+    assert!(matches!(bank.engine.submit(freeze).await, Ok(Outcome::AccountChanged(_))));
     let head = bank.head().await;
     let mut elsewhere = a;
     elsewhere.epoch += 1;
