@@ -69,7 +69,15 @@ struct Server {
 impl TenantDb {
     /// Makes a database, an admin role and a tenant.
     pub async fn create() -> Self {
-        let (server, admin_url) = Server::create().await;
+        let url = std::env::var(DATABASE_URL).unwrap_or_else(|_| {
+            panic!("{DATABASE_URL} is not set: run `make test-integration`, which starts a server")
+        });
+        Self::create_on(&url).await
+    }
+
+    /// The same on another server, given a superuser's URL.
+    pub async fn create_on(url: &str) -> Self {
+        let (server, admin_url) = Server::create(url).await;
         let mut conn = connect(&admin_url).await;
         system::ensure(&mut conn).await.expect("system schema");
         system::next_epoch(&mut conn).await.expect("epoch");
@@ -109,11 +117,8 @@ impl TenantDb {
 }
 
 impl Server {
-    async fn create() -> (Self, String) {
-        let url = std::env::var(DATABASE_URL).unwrap_or_else(|_| {
-            panic!("{DATABASE_URL} is not set: run `make test-integration`, which starts a server")
-        });
-        let superuser = PgConnectOptions::from_str(&url).expect("a PostgreSQL URL");
+    async fn create(url: &str) -> (Self, String) {
+        let superuser = PgConnectOptions::from_str(url).expect("a PostgreSQL URL");
         let suffix = random_claim();
         let database = Identifier::new(format!("ff_test_{suffix}")).expect("database name");
         let admin = Identifier::new(format!("ff_test_admin_{suffix}")).expect("role name");
