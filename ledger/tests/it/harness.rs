@@ -33,7 +33,10 @@ pub struct Bank {
 impl Bank {
     /// A bank whose engine has a pool of `connections`.
     pub async fn found(connections: u32) -> Self {
-        let db = TenantDb::create().await;
+        Self::on(TenantDb::create().await, connections)
+    }
+
+    pub fn on(db: TenantDb, connections: u32) -> Self {
         let clock_offset = Arc::new(AtomicI64::new(0));
         let pool = pool(&db, connections);
         let engine = Engine::new(Postgres::new(pool.clone()), clock(&clock_offset));
@@ -116,17 +119,21 @@ pub async fn release(mut holder: PgConnection) {
 }
 
 fn pool(db: &TenantDb, connections: u32) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(5))
-        .connect_lazy(&db.app_url)
-        .unwrap()
+    pool_of(&db.app_url, connections)
+}
+
+pub fn pool_of(url: &str, connections: u32) -> PgPool {
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(5)).connect_lazy(url).unwrap()
+}
+
+pub fn clock(offset: &Arc<AtomicI64>) -> Clock {
+    let offset = Arc::clone(offset);
+    Arc::new(move || now() + time::Duration::seconds(offset.load(Ordering::Relaxed)))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the tests are their own composition root")]
-fn clock(offset: &Arc<AtomicI64>) -> Clock {
-    let offset = Arc::clone(offset);
-    Arc::new(move || OffsetDateTime::now_utc() + time::Duration::seconds(offset.load(Ordering::Relaxed)))
+pub fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
 }
 
 pub fn user(number: u128) -> Uuid {

@@ -3,10 +3,13 @@
 //! Needs the server named by `FINAIFLOW_TEST_DATABASE_URL`; `make test-integration` starts one.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod crash;
 mod damage;
 mod engine;
 mod faults;
 mod harness;
+#[path = "../history.rs"]
+mod history;
 mod load;
 mod story;
 mod upgrade;
