@@ -13,7 +13,7 @@ use finaiflow_ledger::command::{AccountKind, AccountStatus, HoldStatus, Limits, 
 use finaiflow_ledger::id::{AccountId, HoldId, JournalId, Sequence};
 use finaiflow_ledger::money::{Amount, MAX_MINOR_UNITS};
 use finaiflow_ledger::rules::{
-    AccountState, Decision, Described, Head, HoldState, KEY_LIFETIME, Original, Remembered, Spent,
+    AccountState, Decision, Described, Head, HoldState, KEY_LIFETIME, Original, Remembered, Spent, State,
 };
 use finaiflow_ledger::store::{Result, StoreError};
 use time::OffsetDateTime;
@@ -261,7 +261,10 @@ impl Tables {
         if let Some(name) = &journal.memo.description {
             described.name.clone_from(name);
         }
-        // As the schema has it: no metadata leaves what there was.
+        // As the schema has it: no metadata leaves what there was, unless it is said to be cleared.
+        if parsed::<serde_json::Value>(journal.detail.as_deref())?["clears_metadata"] == true {
+            described.metadata.clear();
+        }
         if !journal.memo.metadata.is_empty() {
             described.metadata.clone_from(&journal.memo.metadata);
         }
@@ -358,6 +361,32 @@ impl Tables {
             memo: journal.memo.clone(),
             created_at: *at,
         })
+    }
+
+    /// Whether what an engine keeps of a batch is what is stored of it.
+    pub fn agree(&self, kept: &State) -> std::result::Result<(), String> {
+        let differs = |what: &dyn std::fmt::Debug, stored: &dyn std::fmt::Debug| {
+            Err(format!("an engine keeps {what:?}, and stored is {stored:?}"))
+        };
+        for (id, account) in &kept.accounts {
+            let stored = self.accounts.get(&id.sequence);
+            if stored != Some(&(*id, account.clone())) {
+                return differs(account, &stored);
+            }
+        }
+        for (id, hold) in &kept.holds {
+            let stored = self.holds.get(&id.sequence);
+            if stored != Some(&(*id, hold.clone())) {
+                return differs(hold, &stored);
+            }
+        }
+        for (currency, id) in &kept.settlements {
+            let stored = self.accounts.get(&id.sequence).map(|(_, account)| (account.kind, account.currency));
+            if stored != Some((AccountKind::Settlement, *currency)) {
+                return differs(id, &stored);
+            }
+        }
+        if kept.head == self.head { Ok(()) } else { differs(&kept.head, &self.head) }
     }
 
     pub fn original(&self, sequence: Sequence) -> Option<(JournalId, Original)> {

@@ -95,7 +95,10 @@ impl Server {
         for booked in &added {
             world.count(booked.journal.kind.as_str());
         }
-        let audited = world.auditor.batch(&world.tables, &added, decision.time);
+        let mut audited = world.auditor.batch(&world.tables, &added, decision.time);
+        if world.lie == Lie::Truthful {
+            audited = audited.and_then(|()| world.tables.agree(&decision.state));
+        }
         if world.dice.chance(20) {
             world.stale = world.tables.accounts.iter().map(|(id, (_, account))| (*id, account.version)).collect();
         }

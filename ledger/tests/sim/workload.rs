@@ -130,7 +130,11 @@ fn change(dice: &mut Dice, name: &str) -> AccountChange {
         0 => AccountChange::Freeze { reason },
         1 | 2 => AccountChange::Unfreeze { reason },
         3 => AccountChange::Close { reason },
-        4 | 5 => AccountChange::Describe { name: Some(name.to_owned()), metadata: None },
+        4 => AccountChange::Describe { name: Some(name.to_owned()), metadata: None },
+        5 => {
+            let metadata = Some(Metadata::from([("n".to_owned(), name.to_owned())]));
+            AccountChange::Describe { name: None, metadata }
+        }
         _ => {
             let minimum_balance = i64::try_from(dice.below(600)).unwrap() - 500;
             AccountChange::Limit(Limits { minimum_balance, ..limits })
