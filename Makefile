@@ -2,7 +2,7 @@
 SCRIPTS := e2e/cluster
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down status env logs check test test-unit test-integration test-story test-chaos test-cluster bench bench-tenants generate fmt audit prereqs
+.PHONY: help up down status env logs check test test-unit test-mutants test-integration test-story test-chaos test-cluster bench bench-tenants generate fmt audit prereqs
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{gsub(/\$$\$$/, "$$"); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,10 +28,13 @@ prereqs: ## install what is missing from Debian's packages, or name the command
 check: prereqs ## formatting, lints, unit tests, generated files, charts: the gate for every commit
 	@$(SCRIPTS)/check.sh
 
-test: test-unit test-integration test-cluster ## all tests: the gate for landing
+test: test-unit test-mutants test-integration test-cluster ## all tests: the gate for landing
 
 test-unit: ## needs nothing but cargo
 	@cargo test --locked --workspace --lib --bins --test sim
+
+test-mutants: ## mistakes made in the ledger's engine on purpose, each of which its simulation has to find
+	@ledger/tests/mutants.sh
 
 test-integration: prereqs ## against a throw-away PostgreSQL and API server
 	@$(SCRIPTS)/light.sh cargo test --locked --workspace --test it

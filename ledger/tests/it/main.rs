@@ -8,7 +8,7 @@ mod damage;
 mod engine;
 mod faults;
 mod harness;
-#[path = "../history.rs"]
+#[path = "../sim/history.rs"]
 mod history;
 mod load;
 mod story;

@@ -231,12 +231,13 @@ impl Bank {
     async fn ask(&self, command: &Command, slot: usize, patience: u64) -> bool {
         let key = (command.principal, command.key.clone());
         let asked = self.micros();
-        let restores = {
+        let (restores, used) = {
             let (mut world, mut notes) = (self.server.world(), locked(&self.notes));
+            let used = world.tables.keys.contains_key(&key);
             world.asked.insert(key.clone(), command.fingerprint);
             notes.fingerprints.entry(key).or_default().insert(command.fingerprint);
             notes.times.entry(name(command)).or_insert((asked, None));
-            world.restores
+            (world.restores, used)
         };
         self.server.trace(|| format!("engine {slot} is asked {} {:?}", command.key, command.kind));
         let slot = &self.slots[slot];
@@ -254,7 +255,8 @@ impl Bank {
             // It may be about what is no more.
             return false;
         }
-        let heard = self.heard(command, answer);
+        let forgot = used && matches!(&answer, Ok(outcome) if !rules::is_remembered(outcome));
+        let heard = if forgot { Err(format!("{answer:?} under a used key")) } else { self.heard(command, answer) };
         heard.unwrap_or_else(|wrong| {
             self.server.violated(format!("{}: {wrong}", command.key));
             true

@@ -12,7 +12,6 @@
 mod auditor;
 mod bank;
 mod dice;
-#[path = "../history.rs"]
 mod history;
 mod lies;
 mod model;
