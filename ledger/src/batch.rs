@@ -133,6 +133,9 @@ pub struct ChangeDetail {
     /// Its limits from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<crate::command::Limits>,
+    /// Whether its data go and no others take their place: a journal without data says nothing of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clears_metadata: bool,
 }
 
 /// The detail of [`JournalKind::HoldPlaced`], if it has a destination or a time.

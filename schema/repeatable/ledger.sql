@@ -209,7 +209,7 @@ BEGIN
     UPDATE accounts a
     SET status = coalesce(c.status, a.status),
         name = coalesce(v_journal.description, a.name),
-        metadata = coalesce(v_journal.metadata, a.metadata),
+        metadata = CASE WHEN c.clears_metadata THEN NULL ELSE coalesce(v_journal.metadata, a.metadata) END,
         (minimum_balance, per_transaction_limit, daily_limit, monthly_limit) = (
             SELECT CASE WHEN c.limits IS NULL THEN a.minimum_balance ELSE l.minimum_balance END,
                    CASE WHEN c.limits IS NULL THEN a.per_transaction_limit ELSE l.per_transaction END,
@@ -217,7 +217,7 @@ BEGIN
                    CASE WHEN c.limits IS NULL THEN a.monthly_limit ELSE l.monthly END
             FROM jsonb_to_record(coalesce(c.limits, '{}'))
                 AS l (minimum_balance bigint, per_transaction bigint, daily bigint, monthly bigint))
-    FROM json_to_record(v_journal.detail) AS c (account bigint, status text, limits jsonb),
+    FROM json_to_record(v_journal.detail) AS c (account bigint, status text, limits jsonb, clears_metadata bool),
          account_balances b
     WHERE a.id = c.account AND b.account_id = a.id AND a.kind = 'customer' AND a.currency = v_journal.currency
       AND a.status <> 'closed' AND (c.status IS DISTINCT FROM 'closed' OR b.posted = 0 AND b.held = 0);

@@ -116,7 +116,7 @@ impl Draft {
         if staff_only && command.authority != Authority::Staff {
             return Err(Rejection::Forbidden);
         }
-        let mut detail = ChangeDetail { account: id.sequence, status: None, limits: None };
+        let mut detail = ChangeDetail { account: id.sequence, status: None, limits: None, clears_metadata: false };
         let mut memo = Memo::default();
         let was = account.status;
         if was == AccountStatus::Closed {
@@ -154,6 +154,7 @@ impl Draft {
                     described.name.clone_from(name);
                 }
                 if let Some(metadata) = metadata {
+                    detail.clears_metadata = metadata.is_empty();
                     memo.metadata.clone_from(metadata);
                     described.metadata.clone_from(metadata);
                 }
