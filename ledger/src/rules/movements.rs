@@ -135,10 +135,11 @@ impl Draft {
         let (kind, currency, reversed) = (original.kind, original.currency, original.reversed);
         let legs: Vec<_> = original.legs.iter().map(|(account, gained)| (*account, -gained)).collect();
         if command.authority == Authority::Owner {
-            // What a customer undoes is money that came in from another: whoever sent it may not take it back.
+            // What a customer undoes is money that came in from another: whoever sent it may not take it back. What was
+            // captured for nobody came to the bank, which is no customer.
             let gave = legs.iter().filter(|(_, gained)| *gained < 0).map(|(account, _)| *account);
             let all_own = gave.map(|account| self.acted_on(command, account)).collect::<Result<Vec<_>, _>>().is_ok();
-            if kind != JournalKind::Transfer || !all_own {
+            if !matches!(kind, JournalKind::Transfer | JournalKind::HoldCaptured) || !all_own {
                 return Err(Rejection::NotFound);
             }
         }
