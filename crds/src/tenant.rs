@@ -106,6 +106,13 @@ pub struct TenantSpec {
     #[serde(default)]
     pub auth: Auth,
 
+    /// Users who work for the bank. A user registers like everybody else and reads the own id in
+    /// `GET /api/v1/auth/profile`; that id, and no e-mail address, is what a role is given to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["user".into()]))]
+    pub staff: Vec<StaffMember>,
+
     /// When the ledger is verified.
     #[serde(default)]
     pub ledger_verification: LedgerVerification,
@@ -201,6 +208,29 @@ impl Default for Auth {
             allowed_origins: Vec::new(),
         }
     }
+}
+
+/// A user who works for the bank.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct StaffMember {
+    /// The user's public id, `usr_…`.
+    #[schemars(length(min = 30, max = 30))]
+    #[x_kube(validation = ("self.matches('^usr_[a-z2-7]{25}[aeimquy4]$')", "spec.staff.user must be the id of a user, as GET /api/v1/auth/profile tells it"))]
+    pub user: String,
+    /// What the user may do beyond own accounts.
+    #[schemars(length(min = 1, max = 2))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub roles: Vec<StaffRole>,
+}
+
+/// What a user may do beyond own accounts.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StaffRole {
+    /// Read every account, transaction, hold and journal, the bank's own accounts and the trial balance.
+    Auditor,
+    /// All of that, and act on every account: move money, hold, freeze, limit, post and reverse journals.
+    Teller,
 }
 
 /// Whether an e-mail address must be proven.
