@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use finaiflow_e2e::{Tenant, unique};
+use finaiflow_e2e::{Api, BANKS, Tenant, eventually, kubectl, unique};
 use serde_json::{Value, json};
 
 /// Requests per operation in the fuzzing and stateful phases each; the others follow from the document.
@@ -62,6 +62,45 @@ fn operations(document: &Value) -> impl Iterator<Item = (String, &Value)> {
     })
 }
 
+/// What operations settle for good: some of each, so that each is met by one that it fits.
+struct Stock {
+    spares: Vec<String>,
+    frozen: Vec<String>,
+    transfers: Vec<String>,
+    pending: Vec<String>,
+    holds: Vec<String>,
+    journals: Vec<String>,
+}
+
+impl Stock {
+    fn lay_in(user: &Api, accounts: &[String; 3]) -> Self {
+        let [from, to, _] = accounts;
+        let make = |path: &str, body: &Value| {
+            let made = user.write(path, &unique(), body).expect(201);
+            made["id"].as_str().unwrap().to_owned()
+        };
+        let transfer = json!({"from_account_id": from, "to_account_id": to, "amount": 1000, "currency": "USD"});
+        let mut pending = transfer.clone();
+        pending["pending"] = json!(true);
+        let hold = json!({"account_id": from, "amount": 1000, "currency": "USD"});
+        let legs = json!([{"account_id": from, "amount": -1000}, {"account_id": to, "amount": 1000}]);
+        let journal = json!({"currency": "USD", "legs": legs});
+        let frozen: Vec<_> = (0..20).map(|_| user.open_account("USD")).collect();
+        for account in &frozen {
+            let path = format!("/api/v1/accounts/{account}/freeze");
+            let _ = user.write(&path, &unique(), &json!({})).expect(200);
+        }
+        Self {
+            spares: (0..40).map(|_| user.open_account("USD")).collect(),
+            frozen,
+            transfers: (0..20).map(|_| make("/api/v1/transfers", &transfer)).collect(),
+            pending: (0..40).map(|_| make("/api/v1/transfers", &pending)).collect(),
+            holds: (0..40).map(|_| make("/api/v1/holds", &hold)).collect(),
+            journals: (0..20).map(|_| make("/api/v1/journals", &journal)).collect(),
+        }
+    }
+}
+
 /// Has schemathesis try every operation as `caller`; returns the document and how often each operation got which status.
 fn run(tenant: &Tenant, caller: &str) -> (Value, Answers) {
     let api = tenant.api();
@@ -74,6 +113,14 @@ fn run(tenant: &Tenant, caller: &str) -> (Value, Answers) {
     for account in &accounts {
         user.deposit(account, 1_000_000_000, "USD");
     }
+    let id = user.get("/api/v1/auth/profile").expect(200)["id"].as_str().unwrap().to_owned();
+    let staff = json!({"spec": {"staff": [{"user": id, "roles": ["Teller"]}]}}).to_string();
+    let _ = kubectl(&["-n", BANKS, "patch", "tenant", &tenant.name, "--type=merge", "-p", &staff]);
+    eventually(60, "the user is a teller", || {
+        let answer = user.get("/api/v1/trial-balance");
+        if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
+    });
+    let stock = Stock::lay_in(&user, &accounts);
 
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("contract");
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("contract-{caller}"));
@@ -88,6 +135,12 @@ fn run(tenant: &Tenant, caller: &str) -> (Value, Answers) {
         ("EMAIL", &email),
         ("PASSWORD", PASSWORD),
         ("ACCOUNTS", &accounts.join(" ")),
+        ("SPARES", &stock.spares.join(" ")),
+        ("FROZEN", &stock.frozen.join(" ")),
+        ("TRANSFERS", &stock.transfers.join(" ")),
+        ("PENDING", &stock.pending.join(" ")),
+        ("HOLDS", &stock.holds.join(" ")),
+        ("JOURNALS", &stock.journals.join(" ")),
     ];
     let output = Command::new("timeout")
         .arg(DEADLINE)
