@@ -181,7 +181,7 @@ fn cors() -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, IDEMPOTENCY_KEY, TENANT_ID, REQUEST_ID, TRACEPARENT])
         .expose_headers([
             REQUEST_ID,

@@ -16,6 +16,7 @@ pub mod problem;
 pub mod rate_limit;
 pub mod routes;
 pub mod store;
+pub mod sweep;
 pub mod tenant;
 pub mod tenants;
 pub mod verify;

@@ -14,7 +14,7 @@ use finaiflow_api::config::{Cli, Command, Serve};
 use finaiflow_api::rate_limit::{self, Guard, GuardError, explain};
 use finaiflow_api::tenant::Directory;
 use finaiflow_api::verify::{VerifyError, verify_ledger};
-use finaiflow_api::{clock, openapi_json, tenants};
+use finaiflow_api::{clock, openapi_json, sweep, tenants};
 use finaiflow_telemetry::logs;
 use finaiflow_telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
@@ -114,6 +114,7 @@ async fn serve(config: &Serve) -> Result<(), Error> {
     let (digests, policies) = watch::channel(None);
     let limits = rate_limit::run(client.clone(), guard, Arc::clone(&clock), config.replica(), digests, close.clone());
     let mut limits = tokio::spawn(limits);
+    let mut sweeper = tokio::spawn(sweep::run(Arc::clone(&directory), Arc::clone(&clock), drain.clone()));
     let registry = tenants::run(client, directory, clock, config.replica(), config.budget(), policies, close.clone());
     let mut registry = tokio::spawn(registry);
 
@@ -122,6 +123,7 @@ async fn serve(config: &Serve) -> Result<(), Error> {
         ended = &mut server => return ended?.map_err(Error::from).and(Err(Error::Stopped)),
         ended = &mut admin => return ended?.map_err(Error::from).and(Err(Error::Stopped)),
         ended = &mut limits => return ended.map_err(Error::from).and(Err(Error::Stopped)),
+        ended = &mut sweeper => return ended.map_err(Error::from).and(Err(Error::Stopped)),
         ended = &mut registry => return ended.map_err(Error::from).and(Err(Error::Stopped)),
     }
     tracing::info!("draining");

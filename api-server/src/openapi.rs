@@ -177,7 +177,10 @@ impl Modify for Shared {
     tags(
         (name = "auth", description = "Registration, sessions and the signed-in user"),
         (name = "accounts", description = "Accounts, balances and movements of the signed-in user"),
+        (name = "transactions", description = "Movements of all accounts of the signed-in user"),
         (name = "transfers", description = "Movements between accounts of the tenant"),
+        (name = "holds", description = "Money that is set aside, to be taken or released"),
+        (name = "ledger", description = "The books of the bank; for staff"),
         (name = "system", description = "The server itself")
     )
 )]
@@ -192,7 +195,8 @@ pub(crate) fn base() -> Document {
 #[must_use]
 pub fn document() -> Document {
     let mut document = routes::api().split_for_parts().1;
-    let operations = document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.post]).flatten();
+    let methods = document.paths.paths.values_mut();
+    let operations = methods.flat_map(|item| [&mut item.get, &mut item.post, &mut item.put, &mut item.patch]).flatten();
     for responses in operations.map(|operation| &mut operation.responses.responses) {
         let counted = responses.contains_key(Code::QuotaExceeded.status().as_str());
         for response in responses.values_mut() {

@@ -44,7 +44,7 @@ pub enum Code {
     TenantAmbiguous,
     /// The account is frozen or closed.
     AccountNotActive,
-    /// The account's status does not allow the change.
+    /// The status of the account, or of the transfer, does not allow the change.
     StatusConflict,
     /// The account holds or owes money.
     AccountNotEmpty,
@@ -131,7 +131,7 @@ impl Code {
             Self::TenantRequired => ("tenant-required", S::BAD_REQUEST, "The request names no tenant"),
             Self::TenantAmbiguous => ("tenant-ambiguous", S::BAD_REQUEST, "The request names two tenants"),
             Self::AccountNotActive => ("account-not-active", S::CONFLICT, "The account is not active"),
-            Self::StatusConflict => ("status-conflict", S::CONFLICT, "The account's status does not allow the change"),
+            Self::StatusConflict => ("status-conflict", S::CONFLICT, "Its status does not allow the change"),
             Self::AccountNotEmpty => ("account-not-empty", S::CONFLICT, "The account holds or owes money"),
             Self::Unbalanced => ("unbalanced", S::UNPROCESSABLE_ENTITY, "The legs do not add up to zero"),
             Self::NotReversible => ("not-reversible", S::CONFLICT, "This cannot be undone"),
@@ -226,7 +226,7 @@ pub struct ProblemBody {
     /// What happened this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// The fields that do not fit, for `validation-failed`.
+    /// The fields that do not fit, for `validation-failed`; the transfer of a bulk that was refused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<FieldError>,
@@ -254,6 +254,14 @@ impl Problem {
     /// `validation-failed` of a single field.
     pub fn invalid_field(pointer: &str, detail: impl Into<String>) -> Self {
         Self::invalid(vec![FieldError::new(pointer, detail)])
+    }
+
+    /// The same problem, of one part of the request.
+    #[must_use]
+    pub fn at(mut self, pointer: &str) -> Self {
+        let detail = self.detail.clone().unwrap_or_else(|| self.code.title().to_owned());
+        self.errors.push(FieldError::new(pointer, detail));
+        self
     }
 
     /// `quota-exceeded`: the limits that are used up, and for how many seconds.
@@ -349,7 +357,11 @@ impl From<Rejection> for Problem {
             Rejection::SameAccount => Code::SameAccount,
             Rejection::AccountNotActive => Code::AccountNotActive,
             Rejection::NotFound => Code::NotFound,
-            Rejection::LimitExceeded | Rejection::SpendingLimitExceeded => Code::LimitExceeded,
+            Rejection::LimitExceeded => Code::LimitExceeded,
+            Rejection::SpendingLimitExceeded => {
+                let detail = "more than the account may move at once, in a day or in a month";
+                return Self::new(Code::LimitExceeded, detail);
+            }
             Rejection::StatusConflict => Code::StatusConflict,
             Rejection::AccountNotEmpty => Code::AccountNotEmpty,
             Rejection::Unbalanced => Code::Unbalanced,

@@ -12,6 +12,7 @@ use finaiflow_ledger::engine::Engine;
 use finaiflow_ledger::money::Currency;
 use finaiflow_schema::names::ClaimId;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::domain::signing_keys::SigningKeys;
 
@@ -56,6 +57,8 @@ pub struct TenantSettings {
     pub currencies: Vec<Currency>,
     /// Whether a user may deposit to own accounts.
     pub self_deposit: bool,
+    /// Users who work for the bank.
+    pub staff: Arc<HashMap<Uuid, Role>>,
     /// Lifetime of an access token.
     pub access_token_minutes: u32,
     /// Idle lifetime of a session, extended by each refresh.
@@ -64,6 +67,15 @@ pub struct TenantSettings {
     pub email_verification: EmailVerification,
     /// Exact origins allowed by CORS, such as `https://app.acme.example`.
     pub allowed_origins: Vec<String>,
+}
+
+/// What a user who works for the bank may do beyond own accounts; the later ones may do what the earlier ones may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Read everything.
+    Auditor,
+    /// Act on every account.
+    Teller,
 }
 
 /// Whether an e-mail address must be proven before a registration takes effect.
@@ -153,13 +165,20 @@ pub struct Directory {
 
 #[derive(Debug, Default)]
 struct Index {
-    entries: HashMap<String, Entry>,
+    entries: HashMap<String, Known>,
     hosts: HashMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Known {
+    entry: Entry,
+    /// Whether a request has reached it since somebody last asked.
+    used: AtomicBool,
 }
 
 impl Index {
     fn remove(&mut self, name: &str) {
-        for host in self.entries.remove(name).map(|entry| entry.hosts).unwrap_or_default() {
+        for host in self.entries.remove(name).map(|known| known.entry.hosts).unwrap_or_default() {
             let host = host.to_ascii_lowercase();
             if self.hosts.get(&host).is_some_and(|owner| owner == name) {
                 self.hosts.remove(&host);
@@ -186,7 +205,8 @@ impl Directory {
         for host in &entry.hosts {
             index.hosts.entry(host.to_ascii_lowercase()).or_insert_with(|| name.to_owned());
         }
-        index.entries.insert(name.to_owned(), entry);
+        // What used the entry before may have left something to do.
+        index.entries.insert(name.to_owned(), Known { entry, used: AtomicBool::new(true) });
     }
 
     /// Forgets a tenant.
@@ -197,7 +217,18 @@ impl Directory {
     /// What is known about a tenant name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Entry> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).entries.get(name).cloned()
+        self.index.read().unwrap_or_else(PoisonError::into_inner).entries.get(name).map(|known| known.entry.clone())
+    }
+
+    /// The tenants that are served, each with whether a request has reached it since this was last asked.
+    #[must_use]
+    pub fn served(&self) -> Vec<(Arc<Tenant>, bool)> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let served = index.entries.values().filter_map(|known| match &known.entry.state {
+            State::Serving(tenant) => Some((Arc::clone(tenant), known.used.swap(false, Ordering::Relaxed))),
+            State::Suspended | State::Unavailable(_) => None,
+        });
+        served.collect()
     }
 
     /// Declares that every tenant that exists has been put here once; the server may become ready.
@@ -238,8 +269,15 @@ impl Directory {
             (None, None) if subdomain.is_some() => return Err(TenantError::NotFound),
             (None, None) => return Err(TenantError::Required),
         };
-        match &index.entries.get(name).ok_or(TenantError::NotFound)?.state {
-            State::Serving(tenant) => Ok(Arc::clone(tenant)),
+        let known = index.entries.get(name).ok_or(TenantError::NotFound)?;
+        match &known.entry.state {
+            State::Serving(tenant) => {
+                // Mostly it is set already, and what is only read is not fought over.
+                if !known.used.load(Ordering::Relaxed) {
+                    known.used.store(true, Ordering::Relaxed);
+                }
+                Ok(Arc::clone(tenant))
+            }
             State::Suspended => Err(TenantError::Suspended),
             State::Unavailable(reason) => Err(TenantError::Unavailable(reason.clone())),
         }

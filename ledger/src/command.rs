@@ -326,8 +326,9 @@ pub enum AccountStatus {
 }
 
 /// What a movement is from one account's point of view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum TransactionType {
     /// Money entered the bank.
     Deposit,
@@ -424,7 +425,7 @@ pub struct Transaction {
     /// The caller's own words.
     #[serde(flatten)]
     pub memo: Memo,
-    /// Always completed.
+    /// Completed, or reversed.
     pub status: MovementStatus,
     /// When it was booked.
     #[serde(with = "time::serde::rfc3339")]

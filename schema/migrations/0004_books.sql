@@ -46,6 +46,7 @@ ALTER TABLE journals
     ADD COLUMN ip inet, -- where the request came from
     ADD COLUMN request_id text;
 CREATE UNIQUE INDEX journals_reversal ON journals (refers_to) WHERE kind = 'reversal';
+CREATE INDEX journals_capture ON journals (refers_to) WHERE kind = 'hold_captured';
 
 ALTER TABLE entries
     DROP CONSTRAINT entries_leg_check,

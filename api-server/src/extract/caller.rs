@@ -6,6 +6,8 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use finaiflow_ledger::command::Authority;
+use finaiflow_ledger::query::Scope;
 
 use crate::app::AppState;
 use crate::domain::access_token::Subject;
@@ -13,7 +15,7 @@ use crate::extract::access_cache::{AccessError, Authenticated};
 use crate::extract::{Context, CurrentTenant};
 use crate::problem::{Code, Problem};
 use crate::store::audit::Origin;
-use crate::tenant::Tenant;
+use crate::tenant::{Role, Tenant};
 
 /// A user of the request's tenant with a live session.
 #[derive(Debug, Clone)]
@@ -24,6 +26,30 @@ pub struct Caller {
     pub subject: Subject,
     /// Where the request came from.
     pub origin: Origin,
+}
+
+impl Caller {
+    /// What the Tenant says the user is at the bank, as of this request.
+    fn role(&self) -> Option<Role> {
+        self.tenant.settings.staff.get(&self.subject.user_id).copied()
+    }
+
+    /// Whose accounts the user may read.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        if self.role().is_some() { Scope::Tenant } else { Scope::Owner(self.subject.user_id) }
+    }
+
+    /// Whose accounts the user may act on.
+    #[must_use]
+    pub fn authority(&self) -> Authority {
+        if self.role() == Some(Role::Teller) { Authority::Staff } else { Authority::Owner }
+    }
+
+    /// Refuses whoever does not have this role or a higher one.
+    pub fn require(&self, role: Role) -> Result<(), Problem> {
+        if self.role() >= Some(role) { Ok(()) } else { Err(Problem::new(Code::Forbidden, "this is for staff")) }
+    }
 }
 
 impl FromRequestParts<AppState> for Caller {

@@ -1,7 +1,7 @@
 //! Request bodies: strict JSON, with a pointer to what does not fit.
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::body::{Bytes, HttpBody};
+use axum::extract::{FromRequest, OptionalFromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use finaiflow_ledger::money::{Amount, MAX_MINOR_UNITS};
@@ -25,15 +25,31 @@ impl<S: Send + Sync, T: DeserializeOwned + Validate> FromRequest<S> for JsonBody
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(Code::UnsupportedMediaType.into());
-        }
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::from(Code::PayloadTooLarge),
-            _ => Problem::new(Code::Malformed, "the body ended early"),
-        })?;
-        read(&body).map(Self)
+        read(&json(request, state).await?).map(Self)
     }
+}
+
+/// A body that may be left out, with its content type, or be `null`.
+impl<S: Send + Sync, T: DeserializeOwned + Validate> OptionalFromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        if !request.headers().contains_key(CONTENT_TYPE) && request.body().is_end_stream() {
+            return Ok(None);
+        }
+        let body = json(request, state).await?;
+        if body.trim_ascii() == b"null" { Ok(None) } else { read(&body).map(|value| Some(Self(value))) }
+    }
+}
+
+async fn json<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Code::UnsupportedMediaType.into());
+    }
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::from(Code::PayloadTooLarge),
+        _ => Problem::new(Code::Malformed, "the body ended early"),
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -86,7 +102,7 @@ fn pointer(path: &Path) -> String {
 }
 
 /// RFC 6901, section 3.
-fn escape(name: &str) -> String {
+pub(crate) fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
@@ -96,6 +112,14 @@ pub fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Amount, D::E
     minor_units
         .and_then(|minor_units| Amount::try_from(minor_units).ok())
         .ok_or_else(|| D::Error::custom(format_args!("must be an integer from 1 to {MAX_MINOR_UNITS}")))
+}
+
+/// [`amount`], or `null`.
+pub fn optional_amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Amount>, D::Error> {
+    #[derive(Deserialize)]
+    struct Given(#[serde(deserialize_with = "amount")] Amount);
+
+    Ok(Option::<Given>::deserialize(deserializer)?.map(|Given(amount)| amount))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod idempotency_key;
 pub mod json;
 pub mod page;
 pub mod path;
+pub mod query;
 pub mod tenant;
 
 pub use caller::Caller;
@@ -16,4 +17,5 @@ pub use idempotency_key::IdempotencyKey;
 pub use json::{JsonBody, Validate};
 pub use page::Page;
 pub use path::PathId;
+pub use query::{Filter, Params, Query};
 pub use tenant::CurrentTenant;

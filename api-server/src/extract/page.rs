@@ -1,11 +1,8 @@
 //! Which part of a list is asked for.
 
-use axum::RequestPartsExt;
-use axum::extract::{FromRequestParts, Query};
-use axum::http::request::Parts;
 use finaiflow_ledger::query::Cursor;
 
-use crate::problem::{FieldError, Problem};
+use crate::extract::query::{Filter, Params};
 
 const DEFAULT_LIMIT: u16 = 20;
 const MAX_LIMIT: u16 = 100;
@@ -19,47 +16,26 @@ pub struct Page {
     pub cursor: Option<Cursor>,
 }
 
-impl<S: Sync> FromRequestParts<S> for Page {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let unreadable = |_| Problem::invalid_field("", "the query string is not readable");
-        let Query(pairs): Query<Vec<(String, String)>> = parts.extract().await.map_err(unreadable)?;
-        read(&pairs)
-    }
-}
-
-fn read(pairs: &[(String, String)]) -> Result<Page, Problem> {
-    let (mut limit, mut cursor, mut faults) = (None, None, Vec::new());
-    for (name, value) in pairs {
-        let fault = match name.as_str() {
-            "limit" if limit.is_none() => {
-                limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                limit.is_none().then(|| format!("must be an integer from 1 to {MAX_LIMIT}"))
-            }
-            "cursor" if cursor.is_none() => {
-                cursor = value.parse().ok();
-                cursor.is_none().then(|| "must be the next_cursor of an earlier answer".to_owned())
-            }
-            "limit" | "cursor" => Some("must not appear twice".to_owned()),
-            _ => Some("is not a known parameter".to_owned()),
-        };
-        faults.extend(fault.map(|detail| FieldError { pointer: format!("/{name}"), detail }));
-    }
-    if faults.is_empty() {
-        Ok(Page { limit: limit.unwrap_or(DEFAULT_LIMIT), cursor })
-    } else {
-        Err(Problem::invalid(faults))
+impl Filter for Page {
+    fn read(params: &mut Params) -> Self {
+        let limit = params.take("limit", |text| {
+            let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+            limit.ok_or_else(|| format!("must be an integer from 1 to {MAX_LIMIT}"))
+        });
+        let cursor =
+            params.take("cursor", |text| text.parse().map_err(|_| "must be the next_cursor of an earlier answer"));
+        Self { limit: limit.unwrap_or(DEFAULT_LIMIT), cursor }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::Code;
+    use crate::extract::query::read;
+    use crate::problem::{Code, Problem};
 
     fn page(pairs: &[(&str, &str)]) -> Result<Page, Problem> {
-        read(&pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>())
+        read(pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The kinds of text in requests and answers, each described once: what fits here is not refused for its form.
 
 use serde_json::{Value, json};
-use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::openapi::schema::AdditionalProperties;
+use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use finaiflow_ledger::command;
+use finaiflow_ledger::{batch, command};
 
 /// Texts: description, pattern, fewest and most characters, example.
 macro_rules! texts {
@@ -24,13 +25,13 @@ macro_rules! texts {
 
 /// Words: description and every variant of the ledger's type, the example first.
 macro_rules! words {
-    ($($(#[doc = $doc:literal])+ $name:ident { $($variant:ident),+ })+) => {$(
+    ($($(#[doc = $doc:literal])+ $module:ident::$name:ident { $($variant:ident),+ })+) => {$(
         $(#[doc = $doc])+
         pub(crate) enum $name {}
 
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
-                use command::$name::{$($variant),+};
+                use $module::$name::{$($variant),+};
                 // A variant that is not listed does not compile.
                 let word = |word| match word { $($variant)|+ => json!(word) };
                 let words = [$(word($variant)),+];
@@ -64,13 +65,17 @@ texts! {
     Cursor(r"^[a-z2-7]{12}[acegikmoqsuwy246]$", 13, 13, "aaaaaaaaaaaai");
 
     /// Id of a user.
-    UserId(r"^usr_[a-z2-7]{26}$", 30, 30, "usr_agnm2kjvkv3tnc5hqzq3xv2m5e");
+    UserId(r"^usr_[a-z2-7]{25}[aeimquy4]$", 30, 30, "usr_agnm2kjvkv3tnc5hqzq3xv2m5e");
     /// Id of an account.
     AccountId(r"^acc_[a-z2-7]{16}$", 20, 20, "acc_aaaaaaiaaaaaaaab");
     /// Id of a transaction.
     TransactionId(r"^txn_[a-z2-7]{18}$", 22, 22, "txn_aaaaaaiaaaaaaaabae");
     /// Id of a transfer.
     TransferId(r"^trf_[a-z2-7]{16}$", 20, 20, "trf_aaaaaaiaaaaaaaam");
+    /// Id of a hold.
+    HoldId(r"^hld_[a-z2-7]{16}$", 20, 20, "hld_aaaaaaiaaaaaaaan");
+    /// Id of a journal.
+    JournalId(r"^jrn_[a-z2-7]{16}$", 20, 20, "jrn_aaaaaaiaaaaaaaam");
 
     /// Currency, by its ISO 4217 code. `GET /api/v1/info` lists the tenant's.
     Currency(r"^[A-Z]{3}$", 3, 3, "USD");
@@ -86,15 +91,72 @@ texts! {
     Category(LINE, 1, 64, "housing");
     /// The caller's own number.
     Reference(LINE, 1, 128, "INV-2026-0042");
+    /// Why an account is changed; kept with the change.
+    ReasonText(LINE, 1, 500, "reported by the customer");
+    /// Part of a description or of a reference.
+    SearchText(LINE, 1, 128, "rent");
 }
+
+/// A day.
+pub(crate) enum Day {}
+
+impl PartialSchema for Day {
+    fn schema() -> RefOr<Schema> {
+        described("A day.", json!("2026-03-01")).format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))).into()
+    }
+}
+impl ToSchema for Day {}
+
+/// A moment.
+pub(crate) enum Moment {}
+
+impl PartialSchema for Moment {
+    fn schema() -> RefOr<Schema> {
+        let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+        described("A moment, RFC 3339.", json!("2026-03-01T12:00:00Z")).format(Some(format)).into()
+    }
+}
+impl ToSchema for Moment {}
+
+/// The caller's own names and values.
+pub(crate) enum Metadata {}
+
+impl PartialSchema for Metadata {
+    fn schema() -> RefOr<Schema> {
+        let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some(LINE)).min_length(Some(1));
+        let value = ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]*$"));
+        ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .description(Some("The caller's own names and values, which mean nothing to the bank."))
+            .max_properties(Some(20))
+            .property_names(Some(name.max_length(Some(40)).build()))
+            .additional_properties(Some(AdditionalProperties::<Schema>::RefOr(
+                value.max_length(Some(500)).build().into(),
+            )))
+            .examples([json!({"order": "A-1042"})])
+            .into()
+    }
+}
+impl ToSchema for Metadata {}
 
 words! {
     /// What an account is for.
-    AccountType { Checking, Savings, Business, Investment }
+    command::AccountType { Checking, Savings, Business, Investment }
     /// Whether an account takes part in movements.
-    AccountStatus { Active, Frozen, Closed }
+    command::AccountStatus { Active, Frozen, Closed }
+    /// Whose money an account holds.
+    command::AccountKind { Settlement, Fee, Position, Customer }
+    /// The side on which an account grows.
+    command::NormalSide { Debit, Credit }
     /// What a movement is from the account's point of view.
-    TransactionType { Deposit, Withdrawal, TransferIn, TransferOut, Capture, Journal, Reversal }
+    command::TransactionType { Deposit, Withdrawal, TransferIn, TransferOut, Capture, Journal, Reversal }
     /// How far a movement has come.
-    MovementStatus { Completed, Pending, Canceled, Reversed }
+    command::MovementStatus { Completed, Pending, Canceled, Reversed }
+    /// How far a hold has come.
+    command::HoldStatus { Held, Captured, Voided, Expired }
+    /// What a journal records.
+    batch::JournalKind {
+        Journal, Reversal, AccountOpened, AccountChanged, Deposit, Withdrawal, Transfer, HoldPlaced, HoldCaptured,
+        HoldVoided, HoldExpired, LedgerForked
+    }
 }

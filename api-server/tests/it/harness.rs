@@ -1,5 +1,6 @@
 //! Two served tenants, `acme` and `globex`, and clients that check what every answer must have.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,11 +12,13 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use data_encoding::BASE64;
 use finaiflow_api::app::{self, AppState};
 use finaiflow_api::clock::{self, Clock};
+use finaiflow_api::domain::id;
 use finaiflow_api::domain::signing_keys::SigningKeys;
 use finaiflow_api::openapi;
 use finaiflow_api::rate_limit::Guard;
-use finaiflow_api::tenant::{DataKey, Directory, EmailVerification, Entry, State, Tenant, TenantSettings};
+use finaiflow_api::tenant::{DataKey, Directory, EmailVerification, Entry, Role, State, Tenant, TenantSettings};
 use finaiflow_ledger::engine::Engine;
+use finaiflow_ledger::store::Postgres;
 use finaiflow_schema::names::ClaimId;
 use finaiflow_schema::testing::TenantDb;
 use finaiflow_telemetry::metrics::Metrics;
@@ -47,6 +50,7 @@ pub fn settings() -> TenantSettings {
         display_name: "Test Bank".to_owned(),
         currencies: ["USD", "EUR"].map(|code| code.parse().unwrap()).to_vec(),
         self_deposit: true,
+        staff: Arc::default(),
         access_token_minutes: 30,
         refresh_token_days: 7,
         email_verification: EmailVerification::Optional,
@@ -68,7 +72,7 @@ fn tenant(name: &str, claim_id: ClaimId, pool: PgPool, clock: &Clock) -> Arc<Ten
         target: Arc::default(),
         claim_id,
         settings: settings(),
-        engine: Engine::new(pool.clone(), Arc::clone(clock)),
+        engine: Engine::new(Postgres::new(pool.clone()), Arc::clone(clock)),
         pool,
         keys: signing_keys(),
         data_key: DataKey::from_bytes(&clock::random::<32>().unwrap()).unwrap(),
@@ -118,6 +122,30 @@ impl World {
         let target = Arc::clone(&acme.target);
         let (engine, keys, data_key) = (acme.engine.clone(), acme.keys.clone(), acme.data_key.clone());
         self.serve(&Arc::new(Tenant { name, target, claim_id, settings, pool, engine, keys, data_key }));
+    }
+
+    /// Has the Tenant say what somebody is at acme, as of the next request.
+    pub async fn appoint(&self, clients: &[(&Client<'_>, Role)]) {
+        let mut staff = HashMap::new();
+        for (client, role) in clients {
+            staff.insert(id::decode(id::USER, &client.user_id().await).unwrap(), *role);
+        }
+        self.reconfigure(|settings| settings.staff = Arc::new(staff));
+    }
+
+    /// Serves acme with a ledger writer that knows nothing yet, as after a restart or on another replica.
+    pub fn restart(&self) {
+        let State::Serving(acme) = self.directory.get("acme").unwrap().state else { panic!("acme is not served") };
+        self.serve(&Arc::new(Tenant {
+            name: acme.name.clone(),
+            target: Arc::clone(&acme.target),
+            claim_id: acme.claim_id,
+            settings: acme.settings.clone(),
+            engine: Engine::new(Postgres::new(acme.pool.clone()), clock::system()),
+            pool: acme.pool.clone(),
+            keys: acme.keys.clone(),
+            data_key: acme.data_key.clone(),
+        }));
     }
 
     /// Moves the clock of tokens and sessions on.
@@ -216,6 +244,21 @@ impl<'w> Client<'w> {
         self.call(Method::POST, path).header("content-type", "application/json").body(body.to_string())
     }
 
+    /// A write that is no POST.
+    pub async fn send(&self, method: Method, path: &str, key: &str, body: &Value) -> Answer {
+        self.call(method, path).header("content-type", "application/json").key(key).body(body.to_string()).send().await
+    }
+
+    /// A write under a new key that has no body.
+    pub async fn act(&self, path: &str) -> Answer {
+        self.call(Method::POST, path).key(&unique()).send().await
+    }
+
+    /// Who the client is signed in as.
+    pub async fn user_id(&self) -> String {
+        self.get("/api/v1/auth/profile").send().await.expect(200)["id"].as_str().unwrap().to_owned()
+    }
+
     /// A write under a key.
     pub async fn write(&self, path: &str, key: &str, body: &Value) -> Answer {
         self.post(path, body).key(key).send().await
@@ -244,6 +287,18 @@ impl<'w> Client<'w> {
         let account = self.open(currency).await;
         self.deposit(&account, amount, currency).await.expect(201);
         account
+    }
+
+    /// Moves money under a new key.
+    pub async fn transfer(&self, from: &str, to: &str, amount: i64) -> Answer {
+        let body = json!({"from_account_id": from, "to_account_id": to, "amount": amount, "currency": "USD"});
+        self.write("/api/v1/transfers", &unique(), &body).await
+    }
+
+    /// Balance, available and held.
+    pub async fn funds(&self, account: &str) -> [i64; 3] {
+        let answer = self.get(&format!("/api/v1/accounts/{account}/balance")).send().await;
+        ["balance", "available", "held"].map(|name| answer.expect(200)[name].as_i64().unwrap())
     }
 
     pub async fn balance(&self, account: &str) -> i64 {
@@ -314,6 +369,12 @@ impl Answer {
     pub fn expect(&self, status: u16) -> &Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
         &self.body
+    }
+
+    /// The id of what was made.
+    #[track_caller]
+    pub fn id(&self) -> String {
+        self.expect(201)["id"].as_str().unwrap().to_owned()
     }
 
     #[track_caller]

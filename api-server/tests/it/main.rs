@@ -4,9 +4,13 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure is the test's failure")]
 
+mod accounts;
+mod books;
 mod documents;
 mod fleet;
 mod harness;
+mod history;
+mod holds;
 mod http;
 mod idempotency;
 mod isolation;
@@ -30,3 +34,4 @@ mod tenants;
 mod tenants_bank;
 mod tenants_process;
 mod tenants_verify;
+mod transfers;

@@ -36,7 +36,9 @@ async fn a_customer_opens_accounts_and_moves_money() {
     let account = opened.expect(201);
     assert!(is_utc(&account["created_at"]));
     let expected = json!({"id": account["id"], "type": "savings", "currency": "USD", "name": "Rainy days",
-        "status": "active", "balance": 0, "available": 0, "created_at": account["created_at"]});
+        "owner_id": user["id"], "status": "active", "balance": 0, "available": 0, "held": 0, "metadata": {},
+        "limits": {"minimum_balance": 0, "per_transaction": null, "daily": null, "monthly": null},
+        "created_at": account["created_at"]});
     assert_eq!(*account, expected);
     let savings = account["id"].as_str().unwrap();
     let checking = ada.open("USD").await;
@@ -47,6 +49,7 @@ async fn a_customer_opens_accounts_and_moves_money() {
     let deposit = deposit.expect(201);
     let expected = json!({"id": deposit["id"], "account_id": checking, "type": "deposit", "amount": 10_000,
         "currency": "USD", "balance_after": 10_000, "description": "Salary", "category": "income", "reference": "R1",
+        "metadata": {}, "value_date": deposit["created_at"].as_str().unwrap()[..10],
         "status": "completed", "created_at": deposit["created_at"], "transfer_id": null});
     assert_eq!(*deposit, expected);
     assert!(deposit["id"].as_str().unwrap().starts_with("txn_") && is_utc(&deposit["created_at"]));
@@ -56,7 +59,8 @@ async fn a_customer_opens_accounts_and_moves_money() {
     let transfer = transfer.expect(201);
     let expected = json!({"id": transfer["id"], "status": "completed", "from_account_id": checking,
         "to_account_id": savings, "amount": 2_500, "currency": "USD", "description": null, "category": null,
-        "reference": null, "created_at": transfer["created_at"]});
+        "reference": null, "metadata": {}, "value_date": transfer["created_at"].as_str().unwrap()[..10],
+        "created_at": transfer["created_at"], "expires_at": null});
     assert_eq!(*transfer, expected);
 
     let body = json!({"amount": 500, "currency": "USD"});
@@ -68,7 +72,7 @@ async fn a_customer_opens_accounts_and_moves_money() {
     let balance = ada.get(&format!("/api/v1/accounts/{checking}/balance")).send().await;
     let balance = balance.expect(200);
     let expected = json!({"account_id": checking, "currency": "USD", "balance": 7_000, "available": 7_000, "held": 0,
-        "as_of": balance["as_of"]});
+        "version": 3, "as_of": balance["as_of"]});
     assert_eq!(*balance, expected);
     assert!(is_utc(&balance["as_of"]));
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use finaiflow_api::tenant::{Tenant, TenantError};
+use finaiflow_api::tenant::{Role, Tenant, TenantError};
 use finaiflow_ledger::command::{AccountType, AuditContext, Authority, Command, CommandKind, Memo, Metadata, Outcome};
 use finaiflow_ledger::id::AccountId;
 use finaiflow_schema::names::{ClaimId, Login};
@@ -90,6 +90,14 @@ async fn the_spec_is_followed_without_a_new_connection() {
     let tenant = replica.served(&bank, "renamed", |tenant| tenant.settings.display_name == "Second").await;
     assert!(!tenant.settings.self_deposit);
     drop(tenant);
+
+    let clerk = "usr_agiaaaaaabyabaaaaaaaaaaaae";
+    bank.patch_spec(json!({"staff": [{"user": clerk, "roles": ["Auditor"]}]})).await;
+    replica.served(&bank, "an auditor", |tenant| tenant.settings.staff.values().eq([&Role::Auditor])).await;
+    bank.patch_spec(json!({"staff": [{"user": clerk, "roles": ["Teller"]}]})).await;
+    replica.served(&bank, "a teller", |tenant| tenant.settings.staff.values().eq([&Role::Teller])).await;
+    bank.patch_spec(json!({"staff": []})).await;
+    replica.served(&bank, "nobody", |tenant| tenant.settings.staff.is_empty()).await;
 
     bank.patch_status(json!({"hosts": ["pay.example"]})).await;
     let by_host = || async { replica.directory.resolve(Some("pay.example"), None).ok() };

@@ -8,7 +8,7 @@ use finaiflow_ledger::command::{
 use finaiflow_ledger::engine::SubmitError;
 use finaiflow_ledger::id::AccountId;
 use finaiflow_ledger::money::MAX_MINOR_UNITS;
-use finaiflow_ledger::query;
+use finaiflow_ledger::query::{self, TransactionFilter};
 use sqlx::Row;
 
 use crate::harness::{
@@ -40,7 +40,7 @@ async fn money_moves_and_is_read_back() {
     assert_eq!((balance.balance, balance.available, balance.held), (2_500, 2_500, 0));
     assert_eq!(balance.currency, currency("USD"));
 
-    let page = query::transactions(&bank.pool, ada, a, None, 10).await.unwrap().unwrap();
+    let page = query::transactions(&bank.pool, ada, a, &TransactionFilter::default(), None, 10).await.unwrap().unwrap();
     assert_eq!(page.next, None);
     let seen: Vec<_> = page.data.iter().map(|t| (t.transaction_type, t.amount, t.balance_after)).collect();
     assert_eq!(
@@ -54,11 +54,12 @@ async fn money_moves_and_is_read_back() {
     assert_eq!(Outcome::Transaction(page.data[1].clone()), outcomes[1], "what is read is what was answered");
     assert_eq!(Outcome::Transaction(page.data[2].clone()), outcomes[0]);
     assert_eq!(page.data[0].transfer_id, journal(&outcomes[2]).map(Into::into));
-    let incoming = query::transactions(&bank.pool, bob, b, None, 10).await.unwrap().unwrap().data;
+    let incoming =
+        query::transactions(&bank.pool, bob, b, &TransactionFilter::default(), None, 10).await.unwrap().unwrap().data;
     assert_eq!((incoming[0].transaction_type, incoming[0].amount), (TransactionType::TransferIn, 2_500));
     assert_eq!(incoming[0].transfer_id, page.data[0].transfer_id);
     assert_ne!(incoming[0].id, page.data[0].id);
-    assert_eq!(query::transactions(&bank.pool, bob, a, None, 10).await.unwrap(), None);
+    assert_eq!(query::transactions(&bank.pool, bob, a, &TransactionFilter::default(), None, 10).await.unwrap(), None);
 
     let [trial] = &query::trial_balance(&bank.pool).await.unwrap()[..] else { panic!("one currency") };
     assert_eq!((trial.debits, trial.credits), (8_500, 8_500));
@@ -95,7 +96,10 @@ async fn lists_are_paged_without_gaps() {
 
     let (mut read, mut cursor) = (Vec::new(), None);
     loop {
-        let page = query::transactions(&bank.pool, ada, accounts[0], cursor, 3).await.unwrap().unwrap();
+        let page = query::transactions(&bank.pool, ada, accounts[0], &TransactionFilter::default(), cursor, 3)
+            .await
+            .unwrap()
+            .unwrap();
         read.extend(page.data.iter().map(|transaction| transaction.amount));
         cursor = page.next;
         if cursor.is_none() {
@@ -235,7 +239,12 @@ async fn a_command_without_words_is_booked_too() {
     bare.audit.ip = None;
     bare.audit.request_id = None;
     bank.engine.submit(bare).await.unwrap();
-    let [transaction] = &query::transactions(&bank.pool, ada, a, None, 5).await.unwrap().unwrap().data[..] else {
+    let [transaction] = &query::transactions(&bank.pool, ada, a, &TransactionFilter::default(), None, 5)
+        .await
+        .unwrap()
+        .unwrap()
+        .data[..]
+    else {
         panic!("one transaction")
     };
     assert_eq!(transaction.memo, Memo::default());

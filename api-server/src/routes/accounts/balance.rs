@@ -8,7 +8,8 @@ use serde::Serialize;
 use time::{OffsetDateTime, UtcOffset};
 use utoipa::ToSchema;
 
-use crate::extract::{Caller, PathId};
+use crate::domain::moment::Moment;
+use crate::extract::{Caller, Filter, Params, PathId, Query};
 use crate::openapi::{ANY, CALLER, TENANT, TenantHeader, problems, values};
 use crate::problem::{Code, Problem};
 use crate::store::StoreError;
@@ -32,6 +33,9 @@ pub struct BalanceView {
     /// What is held, in minor units.
     #[schema(example = 1000)]
     held: i64,
+    /// Number of the account's movements and holds that made it so; a change makes it larger.
+    #[schema(example = 7)]
+    version: i64,
     /// When it was so.
     #[serde(with = "time::serde::rfc3339")]
     as_of: OffsetDateTime,
@@ -45,21 +49,47 @@ impl From<Balance> for BalanceView {
             balance: balance.balance,
             available: balance.available,
             held: balance.held,
+            version: balance.version,
             as_of: balance.as_of.to_offset(UtcOffset::UTC),
         }
     }
 }
 
-problems!(ANY, TENANT, CALLER, &[Code::NotFound]);
+/// When.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AsOfParams {
+    /// What was in it right after the last entry booked at or before this moment, instead of now.
+    #[param(value_type = values::Moment, required = false)]
+    as_of: Option<Moment>,
+}
+
+impl Filter for AsOfParams {
+    fn read(params: &mut Params) -> Self {
+        Self { as_of: params.take("as_of", str::parse) }
+    }
+}
+
+problems!(ANY, TENANT, CALLER, &[Code::NotFound, Code::ValidationFailed]);
 
 /// Read a balance
+///
+/// Now, or as it was; before the account was opened there is none.
 #[utoipa::path(
     get, path = "/api/v1/accounts/{id}/balance", tag = "accounts", operation_id = "get_balance",
     security(("bearer" = [])),
-    params(TenantHeader, ("id" = values::AccountId, Path, description = "Id of an own account")),
+    params(TenantHeader, AsOfParams, ("id" = values::AccountId, Path, description = "Id of an own account")),
     responses((status = 200, description = "The balance", body = BalanceView), Problems)
 )]
-pub(crate) async fn balance(caller: Caller, PathId(id): PathId<AccountId>) -> Result<Json<BalanceView>, Problem> {
-    let balance = query::balance(&caller.tenant.pool, caller.subject.user_id, id).await.map_err(StoreError::from)?;
-    balance.map(|balance| Json(balance.into())).ok_or_else(|| Code::NotFound.into())
+pub(crate) async fn balance(
+    caller: Caller,
+    PathId(id): PathId<AccountId>,
+    Query(AsOfParams { as_of }): Query<AsOfParams>,
+) -> Result<Json<BalanceView>, Problem> {
+    let (pool, scope) = (&caller.tenant.pool, caller.scope());
+    let balance = match as_of {
+        Some(Moment(time)) => query::balance_at(pool, scope, id, time).await,
+        None => query::balance(pool, scope, id).await,
+    };
+    balance.map_err(StoreError::from)?.map(|balance| Json(balance.into())).ok_or_else(|| Code::NotFound.into())
 }

@@ -2,14 +2,14 @@
 
 use axum::Json;
 use axum::http::StatusCode;
-use finaiflow_ledger::command::{CommandKind, Outcome};
+use finaiflow_ledger::command::{Authority, CommandKind, Outcome};
 use finaiflow_ledger::id::AccountId;
 
 use crate::extract::{Caller, IdempotencyKey, JsonBody, PathId};
 use crate::openapi::{ANY, BODY, CALLER, KEYED, KeyHeader, TENANT, TenantHeader, problems, values};
 use crate::problem::{Code, Problem};
-use crate::routes::accounts::transaction::{NewTransaction, TransactionView};
 use crate::routes::movement;
+use crate::routes::transactions::transaction::{NewTransaction, TransactionView};
 
 problems!(
     ANY,
@@ -22,7 +22,7 @@ problems!(
 
 /// Deposit money
 ///
-/// Into an own account, where the tenant lets users do that themselves.
+/// Into an own account, where the tenant lets users do that themselves. Tellers deposit to every account.
 #[utoipa::path(
     post, path = "/api/v1/accounts/{id}/deposit", tag = "accounts", operation_id = "deposit",
     security(("bearer" = [])),
@@ -43,15 +43,16 @@ pub(crate) async fn deposit(
     caller: Caller,
     PathId(account): PathId<AccountId>,
     key: IdempotencyKey,
-    JsonBody(request): JsonBody<NewTransaction>,
+    JsonBody(mut request): JsonBody<NewTransaction>,
 ) -> Result<(StatusCode, Json<TransactionView>), Problem> {
-    if !caller.tenant.settings.self_deposit {
+    if !caller.tenant.settings.self_deposit && caller.authority() == Authority::Owner {
         return Err(Problem::new(Code::Forbidden, "this tenant does not let users deposit to themselves"));
     }
     let path = format!("/api/v1/accounts/{account}/deposit");
-    let (amount, currency, memo) = (request.amount, request.currency, request.memo());
+    let fingerprint = movement::identify(&caller, ("POST", &path), &request)?;
+    let (amount, currency, memo) = (request.amount, request.currency, request.take_memo());
     let kind = CommandKind::Deposit { account, amount, currency, memo };
-    match movement::submit(&caller, key, &path, &request, kind).await? {
+    match movement::carry_out(&caller, key, fingerprint, kind).await? {
         Outcome::Transaction(transaction) => Ok((StatusCode::CREATED, Json(transaction.into()))),
         outcome => Err(movement::unexpected(&outcome)),
     }

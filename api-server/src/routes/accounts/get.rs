@@ -19,6 +19,6 @@ problems!(ANY, TENANT, CALLER, &[Code::NotFound]);
     responses((status = 200, description = "The account", body = AccountView), Problems)
 )]
 pub(crate) async fn get(caller: Caller, PathId(id): PathId<AccountId>) -> Result<Json<AccountView>, Problem> {
-    let account = query::account(&caller.tenant.pool, caller.subject.user_id, id).await.map_err(StoreError::from)?;
+    let account = query::account(&caller.tenant.pool, caller.scope(), id).await.map_err(StoreError::from)?;
     account.map(|account| Json(account.into())).ok_or_else(|| Code::NotFound.into())
 }

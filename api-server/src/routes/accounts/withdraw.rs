@@ -8,8 +8,8 @@ use finaiflow_ledger::id::AccountId;
 use crate::extract::{Caller, IdempotencyKey, JsonBody, PathId};
 use crate::openapi::{ANY, BODY, CALLER, KEYED, KeyHeader, TENANT, TenantHeader, problems, values};
 use crate::problem::{Code, Problem};
-use crate::routes::accounts::transaction::{NewTransaction, TransactionView};
 use crate::routes::movement;
+use crate::routes::transactions::transaction::{NewTransaction, TransactionView};
 
 problems!(
     ANY,
@@ -43,12 +43,13 @@ pub(crate) async fn withdraw(
     caller: Caller,
     PathId(account): PathId<AccountId>,
     key: IdempotencyKey,
-    JsonBody(request): JsonBody<NewTransaction>,
+    JsonBody(mut request): JsonBody<NewTransaction>,
 ) -> Result<(StatusCode, Json<TransactionView>), Problem> {
     let path = format!("/api/v1/accounts/{account}/withdraw");
-    let (amount, currency, memo) = (request.amount, request.currency, request.memo());
+    let fingerprint = movement::identify(&caller, ("POST", &path), &request)?;
+    let (amount, currency, memo) = (request.amount, request.currency, request.take_memo());
     let kind = CommandKind::Withdraw { account, amount, currency, memo };
-    match movement::submit(&caller, key, &path, &request, kind).await? {
+    match movement::carry_out(&caller, key, fingerprint, kind).await? {
         Outcome::Transaction(transaction) => Ok((StatusCode::CREATED, Json(transaction.into()))),
         outcome => Err(movement::unexpected(&outcome)),
     }

@@ -1,9 +1,9 @@
 //! A movement of an account: the request that books one, and how it is shown.
 
-use finaiflow_ledger::command::{Memo, MovementStatus, Transaction, TransactionType};
+use finaiflow_ledger::command::{MovementStatus, Transaction, TransactionType};
 use finaiflow_ledger::id::{AccountId, TransactionId, TransferId};
 use finaiflow_ledger::money::{Amount, Currency};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
@@ -11,44 +11,24 @@ use crate::extract::Validate;
 use crate::extract::json::amount;
 use crate::openapi::values;
 use crate::problem::FieldError;
-use crate::routes::movement::memo_faults;
+use crate::routes::memo::{MemoView, with_memo};
 
-/// Money that enters or leaves the bank.
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewTransaction {
-    /// Minor units.
-    #[serde(deserialize_with = "amount")]
-    #[schema(value_type = i64, minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 10000)]
-    pub(crate) amount: Amount,
-    /// Must be the account's.
-    #[schema(value_type = values::Currency)]
-    pub(crate) currency: Currency,
-    /// For the statement.
-    #[schema(value_type = Option<values::Description>)]
-    description: Option<String>,
-    /// For budgets and reports.
-    #[schema(value_type = Option<values::Category>)]
-    category: Option<String>,
-    /// The caller's own number.
-    #[schema(value_type = Option<values::Reference>)]
-    reference: Option<String>,
-}
-
-impl NewTransaction {
-    pub(crate) fn memo(&self) -> Memo {
-        Memo {
-            description: self.description.clone(),
-            category: self.category.clone(),
-            reference: self.reference.clone(),
-            ..Memo::default()
-        }
+with_memo! {
+    /// Money that enters or leaves the bank.
+    pub struct NewTransaction {
+        /// Minor units.
+        #[serde(deserialize_with = "amount")]
+        #[schema(value_type = i64, minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 10000)]
+        pub(crate) amount: Amount,
+        /// Must be the account's.
+        #[schema(value_type = values::Currency)]
+        pub(crate) currency: Currency,
     }
 }
 
 impl Validate for NewTransaction {
     fn faults(&self) -> Vec<FieldError> {
-        memo_faults(&self.memo())
+        self.memo_faults()
     }
 }
 
@@ -75,15 +55,9 @@ pub struct TransactionView {
     /// Booked balance right after it, in minor units.
     #[schema(example = 10000)]
     balance_after: i64,
-    /// As given.
-    #[schema(value_type = Option<values::Description>, required = true)]
-    description: Option<String>,
-    /// As given.
-    #[schema(value_type = Option<values::Category>, required = true)]
-    category: Option<String>,
-    /// As given.
-    #[schema(value_type = Option<values::Reference>, required = true)]
-    reference: Option<String>,
+    /// The caller's own words.
+    #[serde(flatten)]
+    memo: MemoView,
     /// How far it has come.
     #[schema(value_type = values::MovementStatus)]
     status: MovementStatus,
@@ -104,9 +78,7 @@ impl From<Transaction> for TransactionView {
             amount: transaction.amount,
             currency: transaction.currency,
             balance_after: transaction.balance_after,
-            description: transaction.memo.description,
-            category: transaction.memo.category,
-            reference: transaction.memo.reference,
+            memo: MemoView::new(transaction.memo, transaction.created_at),
             status: transaction.status,
             created_at: transaction.created_at,
             transfer_id: transaction.transfer_id,
