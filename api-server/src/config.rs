@@ -1,9 +1,11 @@
 //! The command line. Every flag of `serve` has an environment variable, which is what the chart sets.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use finaiflow_ledger::chain::Anchor;
 
 use crate::rate_limit::Settings;
 use crate::rate_limit::client_ip::TrustedProxies;
@@ -42,6 +44,9 @@ pub enum Command {
     Openapi,
     /// Verifies the ledger that the environment variable `DATABASE_URL` logs in to, and records the result there.
     VerifyLedger(VerifyLedger),
+    /// What an auditor does, with neither database nor network.
+    #[command(subcommand)]
+    AuditChain(AuditChain),
 }
 
 /// How to serve.
@@ -141,6 +146,25 @@ pub struct VerifyLedger {
     pub log: String,
 }
 
+/// What can be done with an export of `GET /api/v1/audit-chain/export`.
+#[derive(Debug, Subcommand)]
+pub enum AuditChain {
+    /// Proves an export: every hash, every journal, every account's entries, and that it passes through the anchors.
+    /// Exit code 0 if all of it holds, 1 with the first fault on the first line if not, 2 if it cannot be read.
+    Verify(VerifyExport),
+}
+
+/// Which export to prove, and by what.
+#[derive(Debug, Args)]
+pub struct VerifyExport {
+    /// The export: a file, or `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    pub export: PathBuf,
+    /// A point of the chain that was kept elsewhere, such as in a Tenant's status. Any number of them.
+    #[arg(long, value_name = "EPOCH:SEQUENCE:HASH")]
+    pub anchor: Vec<Anchor>,
+}
+
 fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
     text.parse().map(Duration::from_secs)
 }
@@ -175,6 +199,21 @@ mod tests {
         let limits = serve.rate_limits();
         assert_eq!((limits.enabled, limits.requests, limits.window_seconds), (true, 100, 60));
         assert_eq!(limits.trusted_proxies, TrustedProxies::new(&[]));
+    }
+
+    #[test]
+    fn anchors_are_read() {
+        let anchor = format!("7:42:{}", "ab".repeat(32));
+        let line =
+            ["finaiflow-api", "audit-chain", "verify", "--export", "-", "--anchor", &anchor, "--anchor", &anchor];
+        let Command::AuditChain(AuditChain::Verify(asked)) = Cli::try_parse_from(line).unwrap().into_command() else {
+            panic!("another command")
+        };
+        assert_eq!(asked.anchor.iter().map(Anchor::to_string).collect::<Vec<_>>(), [&*anchor, &*anchor]);
+        assert!(
+            Cli::try_parse_from(["finaiflow-api", "audit-chain", "verify", "--export", "-", "--anchor", "7:42"])
+                .is_err()
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The `finaiflow-api` program.
 
 use std::env;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use std::time::Duration;
 use axum::serve::ListenerExt;
 use clap::Parser;
 use finaiflow_api::app::{AppError, AppState, router};
-use finaiflow_api::config::{Cli, Command, Serve};
+use finaiflow_api::config::{AuditChain, Cli, Command, Serve, VerifyExport};
 use finaiflow_api::rate_limit::{self, Guard, GuardError, explain};
 use finaiflow_api::tenant::Directory;
-use finaiflow_api::verify::{VerifyError, verify_ledger};
+use finaiflow_api::verify::{ExportError, VerifyError, verify_export, verify_ledger};
 use finaiflow_api::{clock, openapi_json, sweep, tenants};
 use finaiflow_telemetry::logs;
 use finaiflow_telemetry::metrics::Metrics;
@@ -62,6 +63,7 @@ async fn main() -> ExitCode {
         Command::Serve(config) => serve(&config).await,
         Command::Openapi => io::stdout().write_all(openapi_json().as_bytes()).map_err(Error::from),
         Command::VerifyLedger(config) => verify(&config.log).await,
+        Command::AuditChain(AuditChain::Verify(asked)) => return audit(&asked),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,6 +80,38 @@ async fn verify(log: &str) -> Result<(), Error> {
     logs::init(log)?;
     verify_ledger(&env::var("DATABASE_URL")?).await?;
     Ok(())
+}
+
+/// 0: the export holds. 1: it does not. 2: it cannot be read.
+fn audit(asked: &VerifyExport) -> ExitCode {
+    match prove(asked) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "finaiflow-api: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Says what is wrong with the export, the first fault first, or how far it holds.
+fn prove(asked: &VerifyExport) -> Result<bool, ExportError> {
+    let export: Box<dyn BufRead> = if asked.export.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(&asked.export)?))
+    };
+    let walked = verify_export(export, &asked.anchor)?;
+    let mut out = io::stdout().lock();
+    for finding in walked.findings() {
+        let sequence = finding.sequence.unwrap_or_default();
+        writeln!(out, "journal {sequence}: {}: {}", finding.check, finding.detail)?;
+    }
+    let holds = walked.findings().is_empty();
+    if holds && let Some(last) = walked.last {
+        writeln!(out, "{} journals hold, up to {last}; anchors passed: {}", walked.journals, walked.held_anchors)?;
+    }
+    Ok(holds)
 }
 
 async fn serve(config: &Serve) -> Result<(), Error> {

@@ -181,6 +181,7 @@ impl Modify for Shared {
         (name = "transfers", description = "Movements between accounts of the tenant"),
         (name = "holds", description = "Money that is set aside, to be taken or released"),
         (name = "ledger", description = "The books of the bank; for staff"),
+        (name = "audit-chain", description = "The chain of hashes over the ledger; for staff"),
         (name = "system", description = "The server itself")
     )
 )]

@@ -1,6 +1,10 @@
-//! The ledger verification job.
+//! The ledger verification job, and the proof of an export by whoever holds one.
 
-use finaiflow_ledger::verify::{self, Report};
+use std::io::{self, BufRead};
+
+use finaiflow_ledger::chain::Anchor;
+use finaiflow_ledger::id::Sequence;
+use finaiflow_ledger::verify::{self, Record, Report, Walk, Walked};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
@@ -40,10 +44,57 @@ pub async fn verify_ledger(database_url: &str) -> Result<Report, VerifyError> {
         epoch = report.epoch,
         sequence = i64::from(report.sequence),
         findings = report.findings.len(),
+        journals = report.journals,
         seconds = (report.finished_at - report.started_at).as_seconds_f64(),
         "ledger verified"
     );
     // The result is committed; a goodbye that fails changes nothing.
     let _ = connection.close().await;
     Ok(report)
+}
+
+/// Why an export can be proven neither right nor wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The file cannot be read.
+    #[error("the export cannot be read: {0}")]
+    Read(#[from] io::Error),
+    /// A line holds something else, or a part of a journal.
+    #[error("line {line} is no journal: {source}")]
+    Line {
+        /// Its number, from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// It goes on from something that is not there.
+    #[error("the export begins with journal {0}: give the anchor of the journal before it")]
+    Start(Sequence),
+    /// There is nothing in it.
+    #[error("the export holds no journal")]
+    Empty,
+}
+
+/// Proves an export, a journal a line. One that does not begin with the first journal begins after the newest anchor before
+/// it.
+pub fn verify_export(export: impl BufRead, anchors: &[Anchor]) -> Result<Walked, ExportError> {
+    let mut walk = None;
+    for (line, number) in export.lines().zip(1..) {
+        let record: Record =
+            serde_json::from_str(&line?).map_err(|source| ExportError::Line { line: number, source })?;
+        let walk = match &mut walk {
+            Some(walk) => walk,
+            None => walk.insert(start(record.sequence, anchors)?),
+        };
+        walk.step(&record);
+    }
+    walk.map(Walk::finish).ok_or(ExportError::Empty)
+}
+
+fn start(first: Sequence, anchors: &[Anchor]) -> Result<Walk, ExportError> {
+    let before = anchors.iter().filter(|anchor| anchor.sequence < first).max_by_key(|anchor| anchor.sequence);
+    if before.is_none() && Some(first) != Sequence::ZERO.next() {
+        return Err(ExportError::Start(first));
+    }
+    Ok(Walk::new(before.copied(), anchors.to_vec()).with_balances())
 }

@@ -77,6 +77,9 @@ texts! {
     /// Id of a journal.
     JournalId(r"^jrn_[a-z2-7]{16}$", 20, 20, "jrn_aaaaaaiaaaaaaaam");
 
+    /// SHA-256 in hexadecimal.
+    ChainHash(r"^[0-9a-f]{64}$", 64, 64, "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08");
+
     /// Currency, by its ISO 4217 code. `GET /api/v1/info` lists the tenant's.
     Currency(r"^[A-Z]{3}$", 3, 3, "USD");
     /// E-mail address; case and white space around it do not matter.

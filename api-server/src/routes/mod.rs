@@ -1,6 +1,7 @@
 //! The endpoints, one file each: request and response types, who may call, OpenAPI text, handler, error mapping.
 
 pub mod accounts;
+pub mod audit_chain;
 pub mod auth;
 pub mod docs;
 pub mod health;
@@ -58,6 +59,9 @@ pub(crate) fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(ledger::journal_reverse::reverse))
         .routes(routes!(ledger::accounts::accounts, ledger::open::open))
         .routes(routes!(ledger::trial_balance::trial_balance))
+        .routes(routes!(audit_chain::head::head))
+        .routes(routes!(audit_chain::verify::verify))
+        .routes(routes!(audit_chain::export::export))
         .routes(routes!(info::info))
         .routes(routes!(jwks::jwks))
         .routes(routes!(health::livez))

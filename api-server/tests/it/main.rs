@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure is the test's failure")]
 
 mod accounts;
+mod audit_chain;
 mod books;
 mod documents;
 mod fleet;
