@@ -305,7 +305,7 @@ pub struct TenantStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub secrets: Vec<SecretStatus>,
-    /// What the newest ledger verification saw.
+    /// What ledger verifications saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<LedgerStatus>,
     /// Base URL of the tenant's API inside the cluster.
@@ -345,17 +345,21 @@ pub struct SecretStatus {
     pub generation: i64,
 }
 
-/// What the newest ledger verification saw.
+/// What ledger verifications saw.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerStatus {
-    /// Incarnation of the ledger; a restore starts a new one.
+    /// Incarnation of the ledger at `sequence`; a restore starts a new one.
     pub epoch: i32,
-    /// Sequence of the newest journal that was verified.
+    /// Sequence of the newest journal that a verification without findings saw.
     pub sequence: i64,
-    /// Whether every check passed.
+    /// Hash of that journal: with epoch and sequence the anchor, which what came before cannot change without breaking.
+    /// It only moves on, to verifications of a ledger that still passes through it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+    /// Whether every check of the newest verification passed.
     pub balanced: bool,
-    /// When the verification ended (RFC 3339).
+    /// When that ended (RFC 3339).
     pub verified_at: Time,
 }
 

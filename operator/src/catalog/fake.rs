@@ -7,8 +7,8 @@ use aws_lc_rs::digest;
 use finaiflow_schema::{Action, Conflict};
 
 use super::{
-    Catalog, Change, Claim, ClaimId, ClaimState, Credential, Error, Limits, LoginRecord, Migrated, NewClaim, Observed,
-    Result, TenantNames,
+    Catalog, Change, Claim, ClaimId, ClaimState, Credential, Error, Ledger, Limits, LoginRecord, Migrated, NewClaim,
+    Observed, Result, TenantNames,
 };
 
 pub const HEAD: i32 = 3;
@@ -38,6 +38,8 @@ pub struct State {
     pub limits: BTreeMap<String, Limits>,
     pub logins: Vec<LoginRecord>,
     pub verification: Option<super::Verification>,
+    /// Journals that are looked up, by sequence.
+    pub journals: BTreeMap<i64, super::Place>,
     /// Names of the calls so far.
     pub calls: Vec<&'static str>,
     /// How many changes were made so far.
@@ -119,12 +121,13 @@ impl Catalog for Fake {
         })
     }
 
-    async fn observe(&self, _: &str, names: &TenantNames) -> Result<Observed> {
+    async fn observe(&self, _: &str, names: &TenantNames, anchor: Option<i64>) -> Result<Observed> {
         self.call("observe", |state| {
             let version = state.versions.get(names.schema.as_str()).copied();
             let ours = |record: &&LoginRecord| names.roles().iter().any(|role| role.as_str() == record.role);
             let logins = state.logins.iter().filter(ours).cloned().collect();
-            Ok(Observed { version, logins, verification: state.verification.clone() })
+            let at_anchor = anchor.and_then(|sequence| state.journals.get(&sequence).cloned());
+            Ok(Observed { version, logins, ledger: Ledger { verification: state.verification.clone(), at_anchor } })
         })
     }
 

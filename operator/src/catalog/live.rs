@@ -13,8 +13,8 @@ use sqlx::{ConnectOptions, PgPool, Postgres, Transaction};
 use tokio::sync::OnceCell;
 
 use super::{
-    Catalog, Change, Claim, ClaimId, ClaimState, Credential, Error, Limits, Migrated, NewClaim, Observed, Result,
-    TenantNames, Verification,
+    Catalog, Change, Claim, ClaimId, ClaimState, Credential, Error, Ledger, Limits, Migrated, NewClaim, Observed,
+    Result, TenantNames, Verification,
 };
 use crate::config::{self, Config, SslMode};
 
@@ -210,6 +210,7 @@ fn result(found: verification::Verification) -> Verification {
     Verification {
         epoch: found.epoch,
         sequence: found.sequence,
+        hash: found.hash,
         balanced: found.balanced,
         findings: found.findings,
         finished_at: Timestamp::from_second(found.finished_at).unwrap_or(Timestamp::UNIX_EPOCH),
@@ -237,15 +238,18 @@ impl Catalog for Live {
         Ok(system::count_active(&mut conn).await?)
     }
 
-    async fn observe(&self, server: &str, names: &TenantNames) -> Result<Observed> {
+    async fn observe(&self, server: &str, names: &TenantNames, anchor: Option<i64>) -> Result<Observed> {
         let mut conn = self.read(server).await?;
         let version = migrate::current(&mut conn, names).await?;
         let logins = provision::recorded_logins(&mut conn, names).await?;
-        let verification = match version {
-            Some(_) => verification::newest(&mut conn, names).await?.map(result),
-            None => None,
-        };
-        Ok(Observed { version, logins, verification })
+        let mut ledger = Ledger::default();
+        if version.is_some() {
+            ledger.verification = verification::newest(&mut conn, names).await?.map(result);
+            if let Some(sequence) = anchor {
+                ledger.at_anchor = verification::place(&mut conn, names, sequence).await?;
+            }
+        }
+        Ok(Observed { version, logins, ledger })
     }
 
     async fn claim(&self, server: &str, names: &TenantNames, new: &NewClaim) -> Result<()> {

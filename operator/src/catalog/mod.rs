@@ -9,6 +9,7 @@ use std::future::Future;
 pub use finaiflow_schema::names::{ClaimId, Login, TenantNames};
 pub use finaiflow_schema::provision::{Limits, LoginRecord};
 pub use finaiflow_schema::system::{Claim, ClaimState};
+pub use finaiflow_schema::verification::Place;
 pub use finaiflow_schema::{Change, Password};
 use k8s_openapi::jiff::Timestamp;
 
@@ -38,8 +39,17 @@ pub struct Observed {
     pub version: Option<i32>,
     /// Which credentials the logins were given last.
     pub logins: Vec<LoginRecord>,
-    /// The newest ledger verification.
+    /// What is known of its ledger.
+    pub ledger: Ledger,
+}
+
+/// What is known of a tenant's ledger.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ledger {
+    /// The newest verification.
     pub verification: Option<Verification>,
+    /// What is found at the anchor's sequence, if there is an anchor.
+    pub at_anchor: Option<Place>,
 }
 
 /// One ledger verification's result.
@@ -49,6 +59,8 @@ pub struct Verification {
     pub epoch: i32,
     /// The newest journal it saw.
     pub sequence: i64,
+    /// That journal's hash in hexadecimal; none from before there were hashes.
+    pub hash: Option<String>,
     /// Whether every check passed.
     pub balanced: bool,
     /// Array of `{check, account_id?, sequence?, detail}`.
@@ -117,8 +129,13 @@ pub trait Catalog: Send + Sync + 'static {
     /// How many tenants the server has.
     fn count_active(&self, server: &str) -> impl Future<Output = Result<i64>> + Send;
 
-    /// What is there of a tenant.
-    fn observe(&self, server: &str, names: &TenantNames) -> impl Future<Output = Result<Observed>> + Send;
+    /// What is there of a tenant, whose ledger is anchored at the sequence `anchor`.
+    fn observe(
+        &self,
+        server: &str,
+        names: &TenantNames,
+        anchor: Option<i64>,
+    ) -> impl Future<Output = Result<Observed>> + Send;
 
     /// Records a claim.
     fn claim(&self, server: &str, names: &TenantNames, new: &NewClaim) -> impl Future<Output = Result<()>> + Send;

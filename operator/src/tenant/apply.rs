@@ -11,7 +11,7 @@ use super::child::{self, Child, Written, describe};
 use super::dereference::FailedJob;
 use super::hosts::Hosts;
 use super::validate::ClaimPlan;
-use crate::catalog::{Catalog, Change, Migrated, TenantNames, Verification};
+use crate::catalog::{Catalog, Change, Ledger, Migrated, TenantNames};
 use crate::context::Context;
 use crate::error::{Error, OnServer, Result};
 use crate::story::{Fact, Story};
@@ -29,8 +29,8 @@ pub struct Applied {
     pub secrets: Vec<SecretStatus>,
     /// The hosts granted and denied.
     pub hosts: Hosts,
-    /// The newest ledger verification.
-    pub verification: Option<Verification>,
+    /// What is known of the ledger.
+    pub ledger: Ledger,
     /// The newest verification's failure to run.
     pub failed_job: Option<FailedJob>,
 }
@@ -86,9 +86,9 @@ pub async fn apply<C: Catalog>(
     story.step("objects", written).await?;
 
     journal.close();
-    let Before { verification, failed_job, .. } = before;
+    let Before { ledger, failed_job, .. } = before;
     let secrets = secrets.iter().map(|secret| secret_status(tenant, secret)).collect();
-    Ok(Applied { server, names, version: migrated.to, secrets, hosts, verification, failed_job })
+    Ok(Applied { server, names, version: migrated.to, secrets, hosts, ledger, failed_job })
 }
 
 async fn apply_claim<C: Catalog>(

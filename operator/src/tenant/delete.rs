@@ -66,7 +66,8 @@ async fn retains<C: Catalog>(ctx: &Context<C>, tenant: &Tenant, server: &Server,
         return Ok(false);
     }
     let was_complete = tenant.status.as_ref().is_some_and(|status| status.schema.is_some());
-    Ok(was_complete || ctx.catalog.observe(&server.name, &names(claim)?).await.on(&server.name)?.version.is_some())
+    Ok(was_complete
+        || ctx.catalog.observe(&server.name, &names(claim)?, None).await.on(&server.name)?.version.is_some())
 }
 
 /// Deletes the Secrets that have no owner reference, if they are this claim's. The others go with the Tenant.

@@ -99,7 +99,10 @@ pub async fn dereference<C: Catalog>(ctx: &Context<C>, tenant: &Tenant) -> Resul
     // Before the finalizer nothing of ours can be there but what an earlier Tenant left, and what is there of others'
     // is found when Secrets are created.
     let has_children = has_finalizer(tenant) || claimed.is_some();
-    let (observed, children) = try_join!(observe(ctx, &server, names), children(ctx, tenant, has_children))?;
+    let anchor =
+        tenant.status.as_ref().and_then(|status| status.ledger.as_ref()).filter(|ledger| ledger.hash.is_some());
+    let anchor = anchor.map(|ledger| ledger.sequence);
+    let (observed, children) = try_join!(observe(ctx, &server, names, anchor), children(ctx, tenant, has_children))?;
     Ok(Found { server, claimed, observed, children })
 }
 
@@ -198,9 +201,14 @@ pub fn names(claim: &Claim) -> Result<TenantNames> {
         .map_err(|error| Error::refused(Reason::InvalidName, error.to_string()))
 }
 
-async fn observe<C: Catalog>(ctx: &Context<C>, server: &Server, names: Option<&TenantNames>) -> Result<Observed> {
+async fn observe<C: Catalog>(
+    ctx: &Context<C>,
+    server: &Server,
+    names: Option<&TenantNames>,
+    anchor: Option<i64>,
+) -> Result<Observed> {
     match names {
-        Some(names) => ctx.catalog.observe(&server.name, names).await.on(&server.name),
+        Some(names) => ctx.catalog.observe(&server.name, names, anchor).await.on(&server.name),
         None => Ok(Observed::default()),
     }
 }

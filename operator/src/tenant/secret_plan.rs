@@ -169,7 +169,7 @@ mod tests {
     fn observed(generation: i32, password: &str) -> Observed {
         let role = names().app_a.to_string();
         let login = LoginRecord { role, generation, digest: sha256(password) };
-        Observed { version: Some(3), logins: vec![login], verification: None }
+        Observed { version: Some(3), logins: vec![login], ..Observed::default() }
     }
 
     /// `keep n`, `renew n`, or the reason of a refusal.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::apply::Applied;
 use super::serving::{self, Verdict};
-use crate::catalog::Verification;
+use crate::catalog::{Ledger, Verification};
 use crate::error::{Attempt, Error, Result};
 use crate::replica::Replica;
 use crate::story::{self, Fact, Story};
@@ -33,6 +33,7 @@ const NO_REPLICA: &str = "NoReplica";
 const NOT_YET_VERIFIED: &str = "NotYetVerified";
 const BALANCED: &str = "Balanced";
 const IMBALANCE_FOUND: &str = "ImbalanceFound";
+const ANCHOR_BROKEN: &str = "AnchorBroken";
 const VERIFICATION_FAILED: &str = "VerificationFailed";
 
 /// Conditions that are always present, with what they say before anything is known.
@@ -108,7 +109,7 @@ pub fn applied(tenant: &Tenant, applied: &Applied, view: View<'_>) -> TenantStat
         &format!("schema {} is at version {}", schema.name, schema.version),
     );
     writer.set(ConditionType::CredentialsReady, Truth::True, PROVISIONED, "logins and keys match their Secrets");
-    ledger_verified(&mut writer, applied);
+    ledger_verified(&mut writer, old.ledger.as_ref(), applied);
     let mut status = TenantStatus {
         observed_generation: tenant.metadata.generation,
         conditions: Vec::new(),
@@ -120,7 +121,7 @@ pub fn applied(tenant: &Tenant, applied: &Applied, view: View<'_>) -> TenantStat
             instance: applied.server.clone(),
         }),
         secrets: applied.secrets.clone(),
-        ledger: applied.verification.as_ref().map(ledger),
+        ledger: ledger(old.ledger.as_ref(), &applied.ledger),
         endpoint: Some(view.endpoint.to_owned()),
     };
     let unchanged = TenantStatus { conditions: Vec::new(), ledger: None, ..old.clone() }
@@ -219,14 +220,19 @@ fn ready(writer: &mut Writer, tenant: &Tenant, applied: &Applied) {
     }
 }
 
-fn ledger_verified(writer: &mut Writer, applied: &Applied) {
-    let newest = applied.verification.as_ref();
+fn ledger_verified(writer: &mut Writer, anchor: Option<&LedgerStatus>, applied: &Applied) {
+    let newest = applied.ledger.verification.as_ref();
     let failed = applied.failed_job.as_ref().filter(|job| newest.is_none_or(|newest| newest.finished_at < job.at));
     let (truth, reason, message) = match (failed, newest) {
         (Some(job), _) => (Truth::Unknown, VERIFICATION_FAILED, format!("the verification did not run: {}", job.why)),
         (None, None) => (Truth::Unknown, NOT_YET_VERIFIED, "no verification has run yet".to_owned()),
         (None, Some(newest)) if newest.balanced => (Truth::True, BALANCED, balanced(newest)),
         (None, Some(newest)) => (Truth::False, IMBALANCE_FOUND, findings(newest)),
+    };
+    // Whatever a verification says, or has stopped to say.
+    let (truth, reason, message) = match broken(anchor, &applied.ledger) {
+        Some(broken) => (Truth::False, ANCHOR_BROKEN, broken),
+        None => (truth, reason, message),
     };
     writer.set(ConditionType::LedgerVerified, truth, reason, &message);
 }
@@ -246,13 +252,42 @@ fn findings(newest: &Verification) -> String {
     format!("{} findings up to sequence {}: {}", found.len(), newest.sequence, found.join("; "))
 }
 
-fn ledger(newest: &Verification) -> LedgerStatus {
-    LedgerStatus {
-        epoch: newest.epoch,
-        sequence: newest.sequence,
-        balanced: newest.balanced,
-        verified_at: Time(newest.finished_at),
+/// How the ledger no longer passes through its anchor, if it does not. What verifies a ledger may lie in the database with
+/// it; the anchor does not, so whoever writes history anew there is found out here.
+fn broken(anchor: Option<&LedgerStatus>, ledger: &Ledger) -> Option<String> {
+    let LedgerStatus { epoch, sequence, hash: Some(hash), .. } = anchor? else { return None };
+    match &ledger.at_anchor {
+        Some(place) if (place.epoch, &place.hash) == (*epoch, hash) => None,
+        Some(place) => Some(format!(
+            "journal {sequence} had hash {hash} in epoch {epoch} when it was anchored, now it has {} in epoch {}",
+            place.hash, place.epoch
+        )),
+        None => Some(format!("journal {sequence} of epoch {epoch}, anchored with hash {hash}, is not there")),
     }
+}
+
+/// The newest verification's result, and the anchor: that of a verification without findings takes its place if the ledger
+/// has gone on from it.
+fn ledger(old: Option<&LedgerStatus>, found: &Ledger) -> Option<LedgerStatus> {
+    let Some(newest) = &found.verification else { return old.cloned() };
+    let (balanced, verified_at) = (newest.balanced, Time(newest.finished_at));
+    let anchor = old.filter(|old| old.hash.is_some());
+    let kept = anchor.filter(|anchor| {
+        !balanced
+            || newest.hash.is_none()
+            || (newest.epoch, newest.sequence) < (anchor.epoch, anchor.sequence)
+            || broken(old, found).is_some()
+    });
+    Some(match kept {
+        Some(anchor) => LedgerStatus { balanced, verified_at, ..anchor.clone() },
+        None => LedgerStatus {
+            epoch: newest.epoch,
+            sequence: newest.sequence,
+            hash: newest.hash.clone().filter(|_| balanced && newest.sequence > 0),
+            balanced,
+            verified_at,
+        },
+    })
 }
 
 /// `<namespace>/<name>`, as replicas write it.
@@ -297,7 +332,7 @@ fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Fact> {
     if let Some(new) = changed(ConditionType::LedgerVerified) {
         match new.reason.as_str() {
             BALANCED => facts.push(Fact::LedgerVerified(new.message.clone())),
-            IMBALANCE_FOUND => facts.push(Fact::LedgerImbalance(new.message.clone())),
+            IMBALANCE_FOUND | ANCHOR_BROKEN => facts.push(Fact::LedgerImbalance(new.message.clone())),
             VERIFICATION_FAILED => facts.push(Fact::VerificationFailed(new.message.clone())),
             _ => {}
         }

@@ -21,7 +21,7 @@ use kube::{Resource, ResourceExt};
 use super::dereference::{Children, FailedJob};
 use super::hosts::Hosts;
 use super::validate::{ClaimPlan, Valid};
-use crate::catalog::{Credential, Limits, Observed, TenantNames, Verification};
+use crate::catalog::{Credential, Ledger, Limits, Observed, TenantNames};
 use crate::config::{Config, Server};
 use crate::error::Result;
 use crate::random::Random;
@@ -80,8 +80,8 @@ pub struct PreparedSecret {
 pub struct Before {
     /// In PostgreSQL.
     pub version: Option<i32>,
-    /// The newest ledger verification.
-    pub verification: Option<Verification>,
+    /// What is known of the ledger.
+    pub ledger: Ledger,
     /// The newest verification's failure to run.
     pub failed_job: Option<FailedJob>,
     /// The live Secrets.
@@ -100,7 +100,7 @@ pub struct Before {
 pub fn build(tenant: &Tenant, valid: Valid, config: &Config, now: Timestamp, random: Random) -> Result<Prepared> {
     let Valid { server, names, claim, limits, secrets: plans, hosts, before, children } = valid;
     let secrets = secrets::build(tenant, &names, &server, &plans, now, random)?;
-    let Observed { version, logins: _, verification } = before;
+    let Observed { version, logins: _, ledger } = before;
     let Children { secrets: live, role, role_binding, network_policy, cron_job, failed_job } = children;
     Ok(Prepared {
         credentials: secrets::credentials(&secrets),
@@ -110,16 +110,7 @@ pub fn build(tenant: &Tenant, valid: Valid, config: &Config, now: Timestamp, ran
         network_policy: network_policy::build(tenant, &server.tenant_endpoint),
         cron_job: cron_job::build(tenant, &names, &config.ledger_verification),
         hosts,
-        before: Before {
-            version,
-            verification,
-            failed_job,
-            secrets: live,
-            role,
-            role_binding,
-            network_policy,
-            cron_job,
-        },
+        before: Before { version, ledger, failed_job, secrets: live, role, role_binding, network_policy, cron_job },
         server,
         names,
         claim,

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::api::secret_path;
 use super::{World, reasons};
-use crate::catalog::Verification;
 use crate::catalog::fake::sha256;
+use crate::catalog::{Place, Verification};
 use crate::story::Fact;
 
 const CRON_JOB: &str = "/apis/batch/v1/namespaces/banks/cronjobs/acme-verify";
@@ -106,7 +106,58 @@ async fn lost_signing_keys_are_new_and_a_warning() {
 }
 
 fn verification(balanced: bool, findings: Value, second: i64) -> Verification {
-    Verification { epoch: 1, sequence: 42, balanced, findings, finished_at: Timestamp::from_second(second).unwrap() }
+    let finished_at = Timestamp::from_second(second).unwrap();
+    Verification { epoch: 1, sequence: 42, hash: Some("ab".to_owned()), balanced, findings, finished_at }
+}
+
+fn place(epoch: i32, hash: &str) -> Place {
+    Place { epoch, hash: hash.to_owned() }
+}
+
+#[tokio::test]
+async fn an_anchor_stays_where_it_is_until_the_ledger_has_gone_on_from_it() {
+    let mut world = World::ready(json!({})).await;
+    let state = world.catalog.state.clone();
+    let ledger = |world: &World| {
+        let ledger = world.cluster.tenant("acme").unwrap()["status"]["ledger"].clone();
+        (ledger["sequence"].as_i64().unwrap(), ledger["hash"].as_str().unwrap_or_default().to_owned())
+    };
+    let anchored = |sequence, hash: &str| (sequence, hash.to_owned());
+    state.lock().unwrap().verification = Some(verification(false, json!([{"check": "head", "detail": "x"}]), 1000));
+    world.settle("acme").await;
+    assert_eq!(ledger(&world), anchored(42, ""), "what was found wrong is no anchor");
+    state.lock().unwrap().verification = Some(verification(true, json!([]), 2000));
+    state.lock().unwrap().journals.insert(42, place(1, "ab"));
+    world.settle("acme").await;
+    assert_eq!((ledger(&world), world.condition("LedgerVerified")), (anchored(42, "ab"), "True/Balanced".to_owned()));
+
+    // History written anew, and a verification that found it in order, or said so.
+    let rewritten = Verification { sequence: 50, hash: Some("ef".to_owned()), ..verification(true, json!([]), 3000) };
+    state.lock().unwrap().verification = Some(rewritten.clone());
+    for found in [Some(place(1, "cd")), Some(place(2, "ab")), None] {
+        state.lock().unwrap().journals = found.into_iter().map(|place| (42, place)).collect();
+        world.settle("acme").await;
+        assert_eq!(world.condition("LedgerVerified"), "False/AnchorBroken");
+        assert_eq!(ledger(&world), anchored(42, "ab"));
+    }
+    let message = world.message("acme", "LedgerVerified");
+    assert_eq!(message, "journal 42 of epoch 1, anchored with hash ab, is not there");
+
+    // Its verifications gone with it.
+    state.lock().unwrap().verification = None;
+    world.settle("acme").await;
+    assert_eq!(
+        (ledger(&world), world.condition("LedgerVerified").as_str()),
+        (anchored(42, "ab"), "False/AnchorBroken")
+    );
+
+    state.lock().unwrap().journals.insert(42, place(1, "ab"));
+    state.lock().unwrap().verification = Some(Verification { sequence: 41, ..rewritten.clone() });
+    world.settle("acme").await;
+    assert_eq!((ledger(&world), world.condition("LedgerVerified").as_str()), (anchored(42, "ab"), "True/Balanced"));
+    state.lock().unwrap().verification = Some(rewritten);
+    world.settle("acme").await;
+    assert_eq!(ledger(&world), anchored(50, "ef"));
 }
 
 #[tokio::test]
@@ -116,7 +167,11 @@ async fn ledger_verifications_are_told_as_they_flip() {
     assert_eq!(reasons(&world.visit_and_tell("acme").await.1), ["LedgerVerified"]);
     assert_eq!(world.condition("LedgerVerified"), "True/Balanced");
     let ledger = world.cluster.tenant("acme").unwrap()["status"]["ledger"].clone();
-    assert_eq!(ledger, json!({"epoch": 1, "sequence": 42, "balanced": true, "verifiedAt": "1970-01-01T00:16:40Z"}));
+    assert_eq!(
+        ledger,
+        json!({"epoch": 1, "sequence": 42, "hash": "ab", "balanced": true, "verifiedAt": "1970-01-01T00:16:40Z"})
+    );
+    world.catalog.state.lock().unwrap().journals.insert(42, place(1, "ab"));
 
     let wrong = json!([{"check": "balance", "account_id": "acc_x", "detail": "posted 7, entries say 6"},
         {"check": "zero_sum", "sequence": 9, "detail": "debits differ from credits"}]);
@@ -133,6 +188,7 @@ async fn ledger_verifications_are_told_as_they_flip() {
 async fn a_verification_that_did_not_run_is_told_unless_a_newer_one_did() {
     let mut world = World::ready(json!({})).await;
     world.catalog.state.lock().unwrap().verification = Some(verification(true, json!([]), 2000));
+    world.catalog.state.lock().unwrap().journals.insert(42, place(1, "ab"));
     let job = |second: i64| {
         let at = Timestamp::from_second(second).unwrap().to_string();
         json!({"apiVersion": "batch/v1", "kind": "Job",
