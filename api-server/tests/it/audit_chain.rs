@@ -1,10 +1,8 @@
 //! What auditors ask of the chain, and the proof of an export with nothing else at hand.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use finaiflow_api::domain::id;
 use finaiflow_api::tenant::Role;
 use finaiflow_api::verify::verify_ledger;
 use serde_json::{Value, json};
@@ -18,9 +16,7 @@ const EXPORT: &str = "/api/v1/audit-chain/export";
 /// A user of acme who works for the bank.
 async fn staff<'w>(world: &'w World, name: &str, role: Role) -> Client<'w> {
     let client = world.user("acme", name).await;
-    let profile = client.get("/api/v1/auth/profile").send().await;
-    let user = id::decode(id::USER, profile.expect(200)["id"].as_str().unwrap()).unwrap();
-    world.reconfigure(|settings| settings.staff = HashMap::from([(user, role)]));
+    world.appoint(&[(&client, role)]).await;
     client
 }
 
