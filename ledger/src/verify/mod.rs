@@ -188,7 +188,9 @@ pub async fn run(connection: &mut PgConnection) -> Result<Report, sqlx::Error> {
     snapshot.commit().await?;
     let total = rows.first().map_or(0, |row| usize::try_from(row.total).unwrap_or(usize::MAX));
     findings.total += total.saturating_sub(rows.len());
-    rows.into_iter().for_each(|row| findings.push(row.into()));
+    for row in rows {
+        findings.push(row.into());
+    }
     let HeadRow { epoch, sequence, hash, started_at } = head;
     let hash = Hash(hash.try_into().unwrap_or_default());
     Ok(Report { started_at, finished_at, epoch, sequence, hash, journals, findings: findings.listed() })

@@ -248,6 +248,8 @@ mod tests {
 
     use super::*;
 
+    type Change = fn(&mut Record);
+
     fn sequence(number: i64) -> Sequence {
         number.try_into().unwrap()
     }
@@ -315,7 +317,9 @@ mod tests {
 
     fn found(chain: &[Record], anchors: &[Anchor]) -> Vec<(String, i64)> {
         let mut walk = Walk::new(None, anchors.to_vec()).with_balances();
-        chain.iter().for_each(|record| walk.step(record));
+        for record in chain {
+            walk.step(record);
+        }
         let found = walk.finish();
         let place = |finding: &Finding| (finding.check.clone(), finding.sequence.unwrap());
         found.findings().iter().map(place).collect()
@@ -330,20 +334,24 @@ mod tests {
         let chain = chain();
         let anchors: Vec<_> = chain.iter().map(anchor).collect();
         let mut walk = Walk::new(None, anchors.clone()).with_balances();
-        chain.iter().for_each(|record| walk.step(record));
+        for record in &chain {
+            walk.step(record);
+        }
         let walked = walk.finish();
         assert_eq!(walked.findings(), []);
         assert_eq!((walked.journals, walked.held_anchors, walked.last), (6, 6, Some(anchors[5])));
 
         let mut rest = Walk::new(Some(anchors[2]), anchors).with_balances();
-        chain[3..].iter().for_each(|record| rest.step(record));
+        for record in &chain[3..] {
+            rest.step(record);
+        }
         let rest = rest.finish();
         assert_eq!((rest.findings(), rest.journals, rest.held_anchors), (&[][..], 3, 3));
     }
 
     #[test]
     fn what_a_journal_says_cannot_be_changed() {
-        let changes: [fn(&mut Record); 14] = [
+        let changes: [Change; 14] = [
             |record| record.epoch = 2,
             |record| record.booked_at += time::Duration::MICROSECOND,
             |record| record.kind = "withdrawal".to_owned(),
@@ -408,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_journal_that_does_not_add_up_is_named_although_it_is_well_linked() {
-        let changes: [(fn(&mut Record), &str); 5] = [
+        let changes: [(Change, &str); 5] = [
             (|record| record.entries[1].posted_delta += 1, "journal-balance"),
             (|record| record.amount += 1, "journal-amount"),
             (|record| record.kind = "account_opened".to_owned(), "journal-entries"),

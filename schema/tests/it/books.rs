@@ -36,8 +36,10 @@ pub const PAID: i64 = 15;
 pub const UNDONE: i64 = 16;
 pub const REVERSAL: i64 = 17;
 
+type Table = (&'static str, &'static [(&'static str, &'static str)]);
+
 /// The arrays of `apply_batch`: which rows of the body they come from, and the columns of those with their types.
-const ARRAYS: &[(&str, &[(&str, &str)])] = &[
+const ARRAYS: &[Table] = &[
     (
         "journals",
         &[
@@ -162,16 +164,18 @@ impl Batch {
     }
 
     pub async fn apply(&self, app: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let mut sql = "SELECT apply_batch($1 + (SELECT epoch FROM ledger_head), $2, $3".to_owned();
-        for (table, columns) in ARRAYS {
-            for (column, kind) in *columns {
-                sql += &format!(
-                    ", ARRAY(SELECT (r ->> '{column}')::{kind}
-                       FROM jsonb_array_elements($4::jsonb -> '{table}') WITH ORDINALITY AS t (r, nth) ORDER BY nth)"
-                );
-            }
-        }
-        sqlx::query(AssertSqlSafe(sql + ")"))
+        let array = |table: &str, column: &str, kind: &str| {
+            format!(
+                "ARRAY(SELECT (r ->> '{column}')::{kind}
+                 FROM jsonb_array_elements($4::jsonb -> '{table}') WITH ORDINALITY AS t (r, nth) ORDER BY nth)"
+            )
+        };
+        let of_table = |(table, columns): &Table| {
+            columns.iter().map(|(column, kind)| array(table, column, kind)).collect::<Vec<_>>().join(", ")
+        };
+        let arrays = ARRAYS.iter().map(of_table).collect::<Vec<_>>().join(", ");
+        let sql = format!("SELECT apply_batch($1 + (SELECT epoch FROM ledger_head), $2, $3, {arrays})");
+        sqlx::query(AssertSqlSafe(sql))
             .bind(self.epoch)
             .bind(self.from)
             .bind(self.time)

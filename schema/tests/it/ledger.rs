@@ -12,6 +12,9 @@ use crate::books::{
 };
 use crate::sqlstate;
 
+/// Id, status, minimum, limit per transaction, daily limit.
+type Account = (i64, String, i64, Option<i64>, Option<i64>);
+
 #[tokio::test]
 async fn batches_move_money_and_keep_the_books() {
     let db = TenantDb::create().await;
@@ -96,7 +99,7 @@ async fn holds_and_accounts_become_what_their_journals_say() {
         balances,
         [(CARD, 450, 300, 6), (SAVED, 50, 0, 3), (SHUT, 0, 0, 0), (STOPPED, 0, 0, 0), (PLEDGED, 0, 5, 1)]
     );
-    let accounts: Vec<(i64, String, i64, Option<i64>, Option<i64>)> = sqlx::query_as(
+    let accounts: Vec<Account> = sqlx::query_as(
         "SELECT id, status, minimum_balance, per_transaction_limit, daily_limit FROM accounts WHERE id > 8 ORDER BY id",
     )
     .fetch_all(&mut app)
