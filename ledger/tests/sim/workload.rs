@@ -132,8 +132,8 @@ fn change(dice: &mut Dice, name: &str) -> AccountChange {
         3 => AccountChange::Close { reason },
         4 => AccountChange::Describe { name: Some(name.to_owned()), metadata: None },
         5 => {
-            let metadata = Some(Metadata::from([("n".to_owned(), name.to_owned())]));
-            AccountChange::Describe { name: None, metadata }
+            let metadata = if dice.chance(50) { Metadata::new() } else { [("n".to_owned(), name.to_owned())].into() };
+            AccountChange::Describe { name: None, metadata: Some(metadata) }
         }
         _ => {
             let minimum_balance = i64::try_from(dice.below(600)).unwrap() - 500;

@@ -116,8 +116,14 @@ fn money_that_was_captured_can_be_given_back() {
     let held = ledger.held(ADA, hold(a, Some(b), 30));
     ledger.owner(ADA, capture(held, Some(20), false));
     let captured = i64::from(ledger.state.head.sequence);
-    assert!(matches!(ledger.staff(reverse(captured)), Outcome::Journal(_)));
+    assert_eq!(ledger.owner(ADA, reverse(captured)), rejected(Rejection::NotFound), "not by who sent it");
+    assert!(matches!(ledger.owner(BOB, reverse(captured)), Outcome::Journal(_)));
     assert_eq!((ledger.balance(a), ledger.balance(b)), ((100, 0), (0, 0)));
+    let held = ledger.held(ADA, hold(a, None, 30));
+    ledger.staff(capture(held, None, false));
+    let captured = i64::from(ledger.state.head.sequence);
+    assert_eq!(ledger.owner(ADA, reverse(captured)), rejected(Rejection::NotFound), "the bank's business");
+    assert!(matches!(ledger.staff(reverse(captured)), Outcome::Journal(_)));
 }
 
 #[test]

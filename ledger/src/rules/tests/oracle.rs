@@ -275,7 +275,8 @@ impl Oracle {
     fn reverse(&mut self, command: &Command, id: i64) -> Judged<Verdict> {
         let original = self.journals.get(&id).ok_or(Rejection::NotFound)?;
         if command.authority == Authority::Owner {
-            require(original.kind == JournalKind::Transfer, Rejection::NotFound)?;
+            let received = [JournalKind::Transfer, JournalKind::HoldCaptured].contains(&original.kind);
+            require(received, Rejection::NotFound)?;
             self.own(command, original.legs[1].0)?;
         }
         let never = [JournalKind::Reversal, JournalKind::HoldPlaced, JournalKind::HoldVoided, JournalKind::HoldExpired];
