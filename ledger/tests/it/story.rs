@@ -10,6 +10,7 @@ use finaiflow_ledger::id::AccountId;
 use finaiflow_ledger::money::MAX_MINOR_UNITS;
 use finaiflow_ledger::query::{self, TransactionFilter};
 use sqlx::Row;
+use uuid::Uuid;
 
 use crate::harness::{
     Bank, amount, command, currency, deposit, journal, json, open, rejected, transfer, user, withdraw,
@@ -192,7 +193,7 @@ async fn a_key_gives_its_first_answer_for_a_day() {
 }
 
 #[tokio::test]
-async fn every_decision_leaves_an_audit_event() {
+async fn every_decision_is_told_once_by_its_journal_or_by_an_audit_event() {
     let bank = Bank::found(2).await;
     let ada = user(1);
     let a = bank.open(ada, "open", "USD").await.id;
@@ -205,27 +206,28 @@ async fn every_decision_leaves_an_audit_event() {
     ] {
         bank.engine.submit(command).await.unwrap();
     }
-    let rows = sqlx::query(
-        "SELECT event || ' ' || outcome AS what, subject, detail::text, host(ip) AS ip, request_id, actor
-         FROM audit_events ORDER BY id",
-    )
-    .fetch_all(&mut bank.superuser().await)
-    .await
-    .unwrap();
-    let what: Vec<String> = rows.iter().map(|row| row.get("what")).collect();
-    assert_eq!(
-        what,
-        ["account.open success", "ledger.deposit success", "ledger.withdraw failure", "ledger.transfer denied"],
-        "a replay is no event"
-    );
-    let deposited = &rows[1];
-    assert_eq!(deposited.get::<String, _>("subject"), a.to_string());
-    assert_eq!(deposited.get::<String, _>("ip"), "2001:db8::7");
-    assert_eq!(deposited.get::<String, _>("request_id"), "req-deposit");
-    let detail: serde_json::Value = serde_json::from_str(&deposited.get::<String, _>("detail")).unwrap();
-    assert_eq!((detail["amount"].as_i64(), detail["currency"].as_str()), (Some(500), Some("USD")));
-    assert!(detail["transaction"].as_str().unwrap().starts_with("txn_"));
-    assert!(rows[3].get::<String, _>("detail").contains("not_found"));
+    let mut superuser = bank.superuser().await;
+    let journals = "SELECT kind, actor, host(ip) AS ip, request_id FROM journals ORDER BY sequence";
+    let journals = sqlx::query(journals).fetch_all(&mut superuser).await.unwrap();
+    let kinds: Vec<String> = journals.iter().map(|row| row.get("kind")).collect();
+    assert_eq!(kinds, ["account_opened", "account_opened", "deposit"], "a replay is no journal");
+    assert_eq!(journals[2].get::<Uuid, _>("actor"), ada);
+    assert_eq!(journals[2].get::<String, _>("ip"), "2001:db8::7");
+    assert_eq!(journals[2].get::<String, _>("request_id"), "req-deposit");
+
+    let events = "SELECT event || ' ' || outcome AS what, subject, detail::text, host(ip) AS ip, request_id, actor
+                  FROM audit_events ORDER BY id";
+    let events = sqlx::query(events).fetch_all(&mut superuser).await.unwrap();
+    let what: Vec<String> = events.iter().map(|row| row.get("what")).collect();
+    assert_eq!(what, ["ledger.withdraw failure", "ledger.transfer denied"]);
+    let refused = &events[0];
+    assert_eq!((refused.get::<Uuid, _>("actor"), refused.get::<String, _>("subject")), (ada, a.to_string()));
+    assert_eq!(refused.get::<String, _>("ip"), "2001:db8::7");
+    assert_eq!(refused.get::<String, _>("request_id"), "req-withdraw");
+    let detail: serde_json::Value = serde_json::from_str(&refused.get::<String, _>("detail")).unwrap();
+    assert_eq!((detail["amount"].as_i64(), detail["currency"].as_str()), (Some(501), Some("USD")));
+    assert_eq!(detail["rejection"], "insufficient_funds");
+    assert!(events[1].get::<String, _>("detail").contains("not_found"));
     bank.close().await;
 }
 
