@@ -88,7 +88,12 @@ impl TenantDb {
 
     /// Provisions a neighbour in the same database.
     pub async fn create_second_tenant(&self) -> TestTenant {
-        self.server.provision(&mut self.admin().await, "globex").await
+        self.create_tenant("globex").await
+    }
+
+    /// Provisions another tenant in the same database.
+    pub async fn create_tenant(&self, name: &str) -> TestTenant {
+        self.server.provision(&mut self.admin().await, name).await
     }
 
     /// Connects as the admin.

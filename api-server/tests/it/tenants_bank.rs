@@ -104,7 +104,7 @@ impl Bank {
     /// Another bank in the same namespace and database, with nothing but what [`Self::create`] makes.
     pub async fn create_neighbour(&self) -> Self {
         let (namespace, name, db) = (self.namespace.clone(), random_name("bank"), Arc::clone(&self.db));
-        let tenant = self.db.create_second_tenant().await;
+        let tenant = self.db.create_tenant(&name).await;
         let (port, signing_key, admin) = (self.port, signing_key("k1"), self.admin.clone());
         let bank = Self { namespace, name, tenant, db, port, signing_key, admin };
         bank.create_tenant().await;
