@@ -8,11 +8,13 @@
     reason = "a benchmark reports, and fails loudly"
 )]
 
+#[expect(dead_code, reason = "the other benchmark uses more of it")]
+mod kit;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -24,17 +26,17 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
+
+use kit::figures::{median, per_mille};
+use kit::process::{Program, free_port, setting};
+use kit::wire::{Connection, get};
 
 const NAMESPACE: &str = "rate-limit-bench";
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 21;
 const ROUND: Duration = Duration::from_secs(1);
 const PATH: &str = "/api/v1/info";
-/// Clock ticks per second in `/proc/<pid>/stat`.
-const TICKS: f64 = 100.0;
 const MIB: f64 = 1024.0 * 1024.0;
 
 #[tokio::main(flavor = "current_thread")]
@@ -42,10 +44,10 @@ async fn main() {
     let kubeconfig = env::var("FINAIFLOW_TEST_KUBECONFIG").expect("run `make bench`");
     let policies = cluster(&kubeconfig).await;
     declare(&policies, &four_limits()).await;
-    let plain = Program::api(&kubeconfig, &[("RATE_LIMIT_ENABLED", "false")]).await;
-    let limited = Program::api(&kubeconfig, &[]).await;
+    let plain = Program::api(&kubeconfig, NAMESPACE, &[("RATE_LIMIT_ENABLED", "false")]).await;
+    let limited = Program::api(&kubeconfig, NAMESPACE, &[]).await;
     let body = Connection::open(plain.port).await.ask(&get(PATH, "")).await.1;
-    let nginx = Program::nginx(&body).await;
+    let nginx = nginx(&body).await;
     let mut servers = [
         Server::of("API server, limits off", &plain, PATH),
         Server::of("API server, four limits", &limited, PATH),
@@ -117,160 +119,46 @@ fn four_limits() -> Value {
     ])
 }
 
-/// A program that is killed when dropped.
-struct Program {
-    child: Child,
-    port: u16,
-    files: Option<PathBuf>,
-}
-
-impl Program {
-    async fn api(kubeconfig: &str, settings: &[(&str, &str)]) -> Self {
-        let port = free_port().await;
-        let child = Command::new(env!("CARGO_BIN_EXE_finaiflow-api"))
-            .env("KUBECONFIG", kubeconfig)
-            .env("FINAIFLOW_LISTEN", format!("127.0.0.1:{port}"))
-            .env("FINAIFLOW_ADMIN_LISTEN", "127.0.0.1:0")
-            .env("POD_NAMESPACE", NAMESPACE)
-            .env("POD_NAME", format!("api-{port}"))
-            .env("RUST_LOG", "error")
-            .envs(settings.iter().copied())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { child, port, files: None }.ready("/readyz").await
+/// `return 200` would be answered before limits are looked at, so it sends a small file.
+async fn nginx(body: &str) -> Program {
+    let (port, files) = (free_port().await, env::temp_dir().join(format!("finaiflow-nginx-{}", std::process::id())));
+    fs::create_dir_all(files.join("www")).unwrap();
+    for name in ["on", "off"] {
+        fs::write(files.join("www").join(name), body).unwrap();
     }
-
-    /// `return 200` would be answered before limits are looked at, so it sends a small file.
-    async fn nginx(body: &str) -> Self {
-        let (port, files) =
-            (free_port().await, env::temp_dir().join(format!("finaiflow-nginx-{}", std::process::id())));
-        fs::create_dir_all(files.join("www")).unwrap();
-        for name in ["on", "off"] {
-            fs::write(files.join("www").join(name), body).unwrap();
-        }
-        let at = files.display();
-        let (mut zones, mut limits) = (String::new(), String::new());
-        for (name, key) in [
-            ("all", "$server_name"),
-            ("address", "$binary_remote_addr"),
-            ("endpoint", "$request_method$uri"),
-            ("device", "$http_x_device"),
-        ] {
-            writeln!(zones, "limit_req_zone {key} zone={name}:10m rate=1000000r/s;").unwrap();
-            writeln!(limits, "limit_req zone={name} burst=1000000 nodelay;").unwrap();
-        }
-        let mut temporary = String::new();
-        for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-            writeln!(temporary, "{kind}_temp_path {at}/{kind};").unwrap();
-        }
-        let configuration = format!(
-            "daemon off; worker_processes 2; pid {at}/pid; error_log {at}/error.log;
-             events {{ worker_connections 512; }}
-             http {{
-               access_log off; keepalive_requests 1000000000; default_type application/json;
-               open_file_cache max=16 inactive=1h; {temporary} {zones}
-               server {{
-                 listen 127.0.0.1:{port}; root {at}/www;
-                 location = /off {{}}
-                 location = /on {{ {limits} }}
-               }}
-             }}"
-        );
-        fs::write(files.join("nginx.conf"), configuration).unwrap();
-        let path = format!("{}:/usr/sbin", env::var("PATH").unwrap());
-        let child = Command::new("nginx")
-            .env("PATH", path)
-            .args(["-e", &format!("{at}/error.log"), "-c", &format!("{at}/nginx.conf")])
-            .spawn()
-            .expect("nginx: run `make bench`, which installs it");
-        Self { child, port, files: Some(files) }.ready("/on").await
+    let at = files.display();
+    let (mut zones, mut limits) = (String::new(), String::new());
+    for (name, key) in [
+        ("all", "$server_name"),
+        ("address", "$binary_remote_addr"),
+        ("endpoint", "$request_method$uri"),
+        ("device", "$http_x_device"),
+    ] {
+        writeln!(zones, "limit_req_zone {key} zone={name}:10m rate=1000000r/s;").unwrap();
+        writeln!(limits, "limit_req zone={name} burst=1000000 nodelay;").unwrap();
     }
-
-    async fn ready(self, path: &str) -> Self {
-        loop {
-            if TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
-                let (head, _) = Connection::open(self.port).await.ask(&get(path, "")).await;
-                if head.starts_with("HTTP/1.1 200 ") {
-                    return self;
-                }
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+    let mut temporary = String::new();
+    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        writeln!(temporary, "{kind}_temp_path {at}/{kind};").unwrap();
     }
-
-    /// CPU seconds of the program and its workers so far.
-    fn cpu(&self) -> f64 {
-        let own = self.child.id();
-        let workers = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
-        let ids = workers.split_whitespace().map(|id| id.parse().unwrap()).chain([own]);
-        ids.map(|id: u32| {
-            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-            let times = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
-            times.map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / TICKS
-        })
-        .sum()
-    }
-
-    async fn metric(&self, name: &str) -> f64 {
-        let (_, text) = Connection::open(self.port).await.ask(&get("/metrics", "")).await;
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // NGINX's workers end with it only if it is told.
-        let told = Command::new("kill").arg(self.child.id().to_string()).status();
-        let _ = told.map(|_| self.child.wait());
-        if let Some(files) = &self.files {
-            let _ = fs::remove_dir_all(files);
-        }
-    }
-}
-
-async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
-}
-
-fn get(path: &str, header: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nx-device: 4711\r\n{header}\r\n")
-}
-
-/// A connection that is kept open.
-struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Connection {
-    async fn open(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: vec![0; 1 << 18] }
-    }
-
-    /// Head and body of the answer.
-    async fn ask(&mut self, request: &str) -> (String, String) {
-        self.stream.write_all(request.as_bytes()).await.unwrap();
-        let (mut filled, mut end) = (0, None);
-        while end.is_none_or(|end| filled < end) {
-            let read = self.stream.read(&mut self.buffer[filled..]).await.unwrap();
-            assert!(read > 0, "the connection was closed");
-            filled += read;
-            let head = self.buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n");
-            end = head.map(|head| head + 4 + length(&self.buffer[..head]));
-        }
-        let text = String::from_utf8_lossy(&self.buffer[..filled]);
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head.to_owned(), body.to_owned())
-    }
-}
-
-fn length(head: &[u8]) -> usize {
-    let head = String::from_utf8_lossy(head).to_lowercase();
-    let value = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    value.unwrap().parse().unwrap()
+    let configuration = format!(
+        "daemon off; worker_processes 2; pid {at}/pid; error_log {at}/error.log;
+         events {{ worker_connections 512; }}
+         http {{
+           access_log off; keepalive_requests 1000000000; default_type application/json;
+           open_file_cache max=16 inactive=1h; {temporary} {zones}
+           server {{
+             listen 127.0.0.1:{port}; root {at}/www;
+             location = /off {{}}
+             location = /on {{ {limits} }}
+           }}
+         }}"
+    );
+    fs::write(files.join("nginx.conf"), configuration).unwrap();
+    let path = format!("{}:/usr/sbin", env::var("PATH").unwrap());
+    let mut command = Command::new("nginx");
+    command.env("PATH", path).args(["-e", &format!("{at}/error.log"), "-c", &format!("{at}/nginx.conf")]);
+    Program::start(&mut command, port, files.clone(), "/on").await
 }
 
 /// What is measured, and what was.
@@ -310,11 +198,11 @@ impl<'a> Server<'a> {
         let mut times: Vec<_> = join_all(clients).await.concat();
         let count = f64::from(u32::try_from(times.len()).unwrap());
         times.sort_unstable();
-        let at = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1].as_secs_f64() * 1e6;
+        let at = |part| per_mille(&times, part).as_secs_f64() * 1e6;
         Round {
             per_second: count / began.elapsed().as_secs_f64(),
-            p50: at(50),
-            p99: at(99),
+            p50: at(500),
+            p99: at(990),
             cpu: (self.program.cpu() - cpu) / count * 1e6,
         }
     }
@@ -322,12 +210,6 @@ impl<'a> Server<'a> {
     fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
         median(self.rounds.iter().map(of))
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn report(servers: &[Server<'_>; 4]) {
@@ -358,11 +240,11 @@ fn report(servers: &[Server<'_>; 4]) {
 
 /// As many addresses as `FINAIFLOW_BENCH_ADDRESSES` says, told by a trusted proxy, each with a count of its own that lasts.
 async fn million(kubeconfig: &str, policies: &Api<RateLimitPolicy>) {
-    let count: u32 = env::var("FINAIFLOW_BENCH_ADDRESSES").map_or(1_000_000, |text| text.parse().unwrap());
+    let count: u32 = setting("FINAIFLOW_BENCH_ADDRESSES", 1_000_000);
     let keys = json!([{"type": "ClientIP"}]);
     let rates = json!([{"requests": 10, "periodSeconds": 86_400}]);
     declare(policies, &json!([{"name": "address", "keys": keys, "rates": rates}])).await;
-    let program = Program::api(kubeconfig, &[("FINAIFLOW_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let program = Program::api(kubeconfig, NAMESPACE, &[("FINAIFLOW_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
     let bystander = get(PATH, "x-forwarded-for: 2001:db8::1\r\n");
     let port = program.port;
     let mut observer = Connection::open(port).await;
