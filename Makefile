@@ -2,7 +2,7 @@
 SCRIPTS := e2e/cluster
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down status env logs check test test-unit test-mutants test-integration test-story test-chaos test-cluster bench bench-tenants generate fmt audit prereqs
+.PHONY: help up down status env logs check test test-unit test-mutants test-integration test-story test-chaos test-cluster bench bench-ledger bench-tenants generate fmt audit prereqs
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{gsub(/\$$\$$/, "$$"); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,10 +48,17 @@ test-story: ## the whole path, and the documentation's commands
 test-chaos: ## the same while everything is killed (FINAIFLOW_CHAOS_SEED= FINAIFLOW_CHAOS_SECONDS=)
 	@$(SCRIPTS)/test.sh chaos
 
-bench: ## what limits cost in memory, beside governor, and over HTTP, beside NGINX; a million addresses (release profile)
+bench: ## what limits cost, beside governor and NGINX, and what transfers do, beside pgbench (release profile)
 	@$(SCRIPTS)/prereqs.sh bench
 	cargo bench --locked -p finaiflow-api --bench rate_limit
 	@$(SCRIPTS)/light.sh cargo bench --locked -p finaiflow-api --bench rate_limit_http
+	@$(MAKE) --no-print-directory bench-ledger
+
+bench-ledger: ## transfers beside pgbench and cala-ledger (FINAIFLOW_BENCH_SECONDS= FINAIFLOW_BENCH_ROUNDS= FINAIFLOW_BENCH_TENANTS=)
+	@$(SCRIPTS)/prereqs.sh bench
+	cargo build --locked --release --manifest-path e2e/benches/cala/Cargo.toml --target-dir target/cala
+	cargo bench --locked -p finaiflow-api --bench ledger --no-run
+	@ulimit -Sn "$$(ulimit -Hn)" && LIGHT_DURABLE=1 $(SCRIPTS)/light.sh cargo bench --locked -p finaiflow-api --bench ledger
 
 bench-tenants: ## 300 Tenants at once, on the cluster of make up (FINAIFLOW_BENCH_TENANTS=)
 	@eval "$$($(SCRIPTS)/cluster.sh env)" && cargo bench --locked --workspace --profile dev --bench tenants
