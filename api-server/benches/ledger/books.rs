@@ -149,7 +149,8 @@ fn account(owner: Uuid) -> CommandKind {
 
 fn command(principal: Uuid, key: String, kind: CommandKind) -> Command {
     // As long as those of requests over HTTP.
-    let audit = AuditContext { ip: Some([127, 0, 0, 1].into()), request_id: Some(Uuid::from_u128(7).to_string().into()) };
+    let audit =
+        AuditContext { ip: Some([127, 0, 0, 1].into()), request_id: Some(Uuid::from_u128(7).to_string().into()) };
     Command { principal, authority: Authority::Owner, key, fingerprint: [7; 32], salt: [7; 16], kind, audit }
 }
 
