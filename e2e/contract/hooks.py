@@ -111,6 +111,10 @@ def before_call(context, case, kwargs):
     known |= {"from_account_id": ACCOUNTS[0], "to_account_id": ACCOUNTS[1]}
     if case.path.endswith("/journals"):
         known["legs"] = [{"account_id": ACCOUNTS[0], "amount": -1}, {"account_id": ACCOUNTS[1], "amount": 1}]
+    if case.path.endswith("/transfers/bulk"):
+        known["transfers"] = [
+            {"from_account_id": ACCOUNTS[0], "to_account_id": ACCOUNTS[1], "amount": 1, "currency": "USD"}
+        ]
     if case.path.endswith(("/complete", "/capture")):
         known["amount"] = 1
     if case.path.endswith("/register"):
