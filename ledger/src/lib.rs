@@ -12,6 +12,7 @@ pub mod command;
 pub mod engine;
 pub mod id;
 pub mod money;
+mod outcome;
 pub mod query;
 pub mod rules;
 pub mod store;
