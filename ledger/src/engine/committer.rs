@@ -11,7 +11,7 @@ use super::{Clock, MAX_BATCH, Request, SubmitError};
 use crate::command::{AccountKind, Command, CommandKind, NewTransfer, Outcome};
 use crate::id::{AccountId, Sequence};
 use crate::money::Currency;
-use crate::rules::{self, Answer, State};
+use crate::rules::{self, Answer, Decision, State};
 use crate::store::{Session, Store, StoreError};
 
 /// The most movements one batch takes, unless a single command asks for more.
@@ -20,7 +20,11 @@ const MAX_MOVEMENTS: usize = 1000;
 /// Accounts kept between batches; beyond it all are forgotten.
 const MAX_KEPT: usize = 65_536;
 
-/// How long nothing may happen before what is kept is forgotten.
+/// How long nothing may happen before the session is given back: while batch follows batch it is the same one, whose
+/// caches are warm.
+const REST: Duration = Duration::from_secs(1);
+
+/// How long nothing may happen after that before what is kept is forgotten.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Pauses between attempts at a batch whose transaction broke off.
@@ -42,9 +46,10 @@ const LOCKED_BATCHES: u32 = 16;
 /// Batches that look keys up after one was found in use: who asks again once does so twice.
 const LOOK_UPS: u32 = 64;
 
-pub(super) struct Committer<S> {
+pub(super) struct Committer<S: Store> {
     store: S,
     clock: Clock,
+    session: Option<S::Session>,
     /// The ledger as the last batch left it; true for as long as the head is still there.
     kept: Option<State>,
     locked_batches: u32,
@@ -53,7 +58,7 @@ pub(super) struct Committer<S> {
 
 impl<S: Store> Committer<S> {
     pub(super) fn new(store: S, clock: Clock) -> Self {
-        Self { store, clock, kept: None, locked_batches: 0, look_ups: 0 }
+        Self { store, clock, session: None, kept: None, locked_batches: 0, look_ups: 0 }
     }
 
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, mut stop: watch::Receiver<bool>) {
@@ -65,10 +70,7 @@ impl<S: Store> Committer<S> {
                     continue;
                 }
                 count = requests.recv_many(&mut gathered, MAX_BATCH) => count,
-                () = tokio::time::sleep(IDLE), if self.kept.is_some() => {
-                    self.kept = None;
-                    continue;
-                }
+                () = self.rest(), if self.session.is_some() || self.kept.is_some() => continue,
             };
             if count == 0 {
                 return;
@@ -145,7 +147,7 @@ impl<S: Store> Committer<S> {
         self.locked(commands).await
     }
 
-    async fn pause(&self, cause: &str, pause: Duration) {
+    async fn pause(&mut self, cause: &str, pause: Duration) {
         tracing::warn!(%cause, "a ledger batch was interrupted and is tried again");
         // The clock's nanoseconds are chance enough to keep replicas apart.
         tokio::time::sleep(pause / 2 + pause * ((self.clock)().nanosecond() % 1000) / 1000).await;
@@ -155,51 +157,66 @@ impl<S: Store> Committer<S> {
     async fn overtakable(&mut self, commands: &[Command]) -> Result<Vec<Answer>, StoreError> {
         let look_up = self.look_ups > 0;
         self.look_ups = self.look_ups.saturating_sub(1);
-        let mut session = self.store.open().await?;
+        let mut session = self.session().await?;
         let state = match self.kept.take() {
             Some(state) => state,
             None => State::at(session.head().await?),
         };
-        self.decide(session, state, commands, look_up).await
+        let decision = self.decide(&mut session, state, commands, look_up).await?;
+        Ok(self.keep(session, decision))
     }
 
     /// One attempt that nobody can overtake, on a fresh look at the head. Keys are looked up: an attempt before this
     /// one may have been committed without telling.
     async fn locked(&mut self, commands: &[Command]) -> Result<Vec<Answer>, StoreError> {
-        let mut session = self.store.lock().await?;
-        let head = session.head().await?;
+        let mut session = self.session().await?;
+        let head = session.lock().await?;
         let state = self.kept.take().filter(|kept| kept.head == head).unwrap_or_else(|| State::at(head));
-        self.decide(session, state, commands, true).await
+        let decision = self.decide(&mut session, state, commands, true).await?;
+        Ok(self.keep(session, decision))
+    }
+
+    /// The session of the last batch, or a new one. Whatever fails in it, it is not kept.
+    async fn session(&mut self) -> Result<S::Session, StoreError> {
+        match self.session.take() {
+            Some(session) => Ok(session),
+            None => self.store.open().await,
+        }
     }
 
     async fn decide(
         &mut self,
-        mut session: impl Session,
+        session: &mut S::Session,
         mut state: State,
         commands: &[Command],
         look_up: bool,
-    ) -> Result<Vec<Answer>, StoreError> {
+    ) -> Result<Decision, StoreError> {
         let before = state.head;
-        load(&mut session, &mut state, commands).await?;
+        load(session, &mut state, commands).await?;
         if look_up {
-            look_up_keys(&mut session, &mut state, commands).await?;
+            look_up_keys(session, &mut state, commands).await?;
         }
         let mut decision = rules::apply(state, commands, (self.clock)());
         if !look_up && decision.answers.iter().any(is_unwritten) {
             // What is not written meets no key in use: whether it was answered before has to be asked.
             let mut fresh = State::at(before);
-            load(&mut session, &mut fresh, commands).await?;
-            look_up_keys(&mut session, &mut fresh, commands).await?;
+            load(session, &mut fresh, commands).await?;
+            look_up_keys(session, &mut fresh, commands).await?;
             decision = rules::apply(fresh, commands, (self.clock)());
         }
-        if !decision.answers.iter().all(|answer| matches!(answer, Answer::Replayed(_) | Answer::KeyReused)) {
+        if decision.state.head == before {
+            session.release().await?;
+        } else {
             session.write(before, commands, &decision).await?;
         }
-        self.keep(decision.state);
-        Ok(decision.answers)
+        Ok(decision)
     }
 
-    fn keep(&mut self, mut state: State) {
+    fn keep(&mut self, session: S::Session, decision: Decision) -> Vec<Answer> {
+        if self.store.can_spare_one() {
+            self.session = Some(session);
+        }
+        let Decision { mut state, answers, .. } = decision;
         state.answers.clear();
         state.holds.clear();
         state.originals.clear();
@@ -208,6 +225,17 @@ impl<S: Store> Committer<S> {
             state.settlements.clear();
         }
         self.kept = Some(state);
+        answers
+    }
+
+    async fn rest(&mut self) {
+        if self.session.is_some() {
+            tokio::time::sleep(REST).await;
+            self.session = None;
+        } else {
+            tokio::time::sleep(IDLE).await;
+            self.kept = None;
+        }
     }
 }
 

@@ -71,7 +71,7 @@ impl fmt::Debug for Engine {
 
 impl Engine {
     /// An engine whose task starts with the first command: most tenants are idle most of the time. It holds a session
-    /// of `store` for the time of a batch and none in between.
+    /// of `store` while it has work, and for a second more.
     #[must_use]
     pub fn new(store: impl Store, clock: Clock) -> Self {
         let start = move |requests, stop| {

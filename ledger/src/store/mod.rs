@@ -43,22 +43,25 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// The ledger of one tenant.
 pub trait Store: Clone + Send + Sync + 'static {
-    /// A session that another may overtake.
-    type Open: Session;
-    /// A session that holds the head.
-    type Locked: Session;
+    /// What is read and written through.
+    type Session: Session;
 
-    /// Starts a session that another may overtake; then its batch is refused.
-    fn open(&self) -> impl Future<Output = Result<Self::Open>> + Send;
+    /// Starts a session.
+    fn open(&self) -> impl Future<Output = Result<Self::Session>> + Send;
 
-    /// Waits for the head and holds it until the session has written or is dropped.
-    fn lock(&self) -> impl Future<Output = Result<Self::Locked>> + Send;
+    /// Whether a session may be kept while nothing is to be done: others need one too.
+    fn can_spare_one(&self) -> bool;
 }
 
-/// One batch: read, decide, write. What does not exist is left out of an answer.
+/// Batch after batch: read, decide, write. What does not exist is left out of an answer. After an error it is of no
+/// further use; dropped, it lets go of the head.
 pub trait Session: Send {
-    /// The end of the ledger. Whatever is read after it is at least as new.
+    /// The end of the ledger. Whatever is read after it is at least as new. Another may overtake this session; then its
+    /// batch is refused.
     fn head(&mut self) -> impl Future<Output = Result<Head>> + Send;
+
+    /// Waits for the head and holds it until the session lets go of it.
+    fn lock(&mut self) -> impl Future<Output = Result<Head>> + Send;
 
     /// The accounts with these ids, and the settlement accounts of these currencies.
     fn accounts(
@@ -79,6 +82,14 @@ pub trait Session: Send {
         keys: &[(Uuid, &str)],
     ) -> impl Future<Output = Result<Vec<((Uuid, String), Remembered)>>> + Send;
 
-    /// Writes what was decided on a ledger that ended at `from`, and commits.
-    fn write(self, from: Head, commands: &[Command], decision: &Decision) -> impl Future<Output = Result<()>> + Send;
+    /// Lets go of the head, if it is held.
+    fn release(&mut self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Writes what was decided on a ledger that ended at `from`, commits, and lets go of the head.
+    fn write(
+        &mut self,
+        from: Head,
+        commands: &[Command],
+        decision: &Decision,
+    ) -> impl Future<Output = Result<()>> + Send;
 }

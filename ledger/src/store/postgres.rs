@@ -1,12 +1,11 @@
 //! The ledger in a tenant's schema.
 
 use std::collections::HashMap;
-use std::ops::DerefMut;
 use std::sync::Arc;
 
 use sqlx::pool::PoolConnection;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection, PgPool, Postgres as Database, Transaction as Locked};
+use sqlx::{FromRow, PgConnection, PgPool, Postgres as Database};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -52,7 +51,7 @@ fn blames_the_batch(code: &str) -> bool {
 pub struct Postgres(PgPool);
 
 impl Postgres {
-    /// The ledger that `pool` logs in to. A connection is taken for the time of a batch.
+    /// The ledger that `pool` logs in to.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self(pool)
@@ -60,63 +59,66 @@ impl Postgres {
 }
 
 impl Store for Postgres {
-    type Open = PoolConnection<Database>;
-    type Locked = Locked<'static, Database>;
+    type Session = Connected;
 
-    async fn open(&self) -> Result<Self::Open> {
-        Ok(self.0.acquire().await?)
+    async fn open(&self) -> Result<Connected> {
+        Ok(Connected { connection: self.0.acquire().await?, holds_head: false })
     }
 
-    async fn lock(&self) -> Result<Self::Locked> {
-        // Whatever the role's default is: each statement after the lock must see what the last holder committed.
-        Ok(self.0.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
+    fn can_spare_one(&self) -> bool {
+        self.0.options().get_max_connections() > 1
     }
 }
 
-/// Either kind of session is a connection; they differ in how the head is read and how a batch ends.
-trait Connected: DerefMut<Target = PgConnection> + Send {
-    const HEAD: &'static str;
-
-    fn finish(self) -> impl Future<Output = std::result::Result<(), sqlx::Error>> + Send;
+/// A connection, in a transaction while it holds the head. The one statement that writes is its own otherwise.
+#[derive(Debug)]
+pub struct Connected {
+    connection: PoolConnection<Database>,
+    holds_head: bool,
 }
 
-impl Connected for PoolConnection<Database> {
-    const HEAD: &'static str = "SELECT epoch, sequence, head_time, hash FROM ledger_head";
-
-    /// The one statement that writes is its own transaction.
-    async fn finish(self) -> std::result::Result<(), sqlx::Error> {
-        Ok(())
-    }
-}
-
-impl Connected for Locked<'static, Database> {
-    const HEAD: &'static str = "SELECT epoch, sequence, head_time, hash FROM lock_head()";
-
-    async fn finish(self) -> std::result::Result<(), sqlx::Error> {
-        self.commit().await
-    }
-}
-
-impl<C: Connected> Session for C {
-    async fn head(&mut self) -> Result<Head> {
-        let row: HeadRow = sqlx::query_as(Self::HEAD).fetch_one(&mut **self).await?;
+impl Connected {
+    async fn read_head(&mut self, query: &'static str) -> Result<Head> {
+        let row: HeadRow = sqlx::query_as(query).fetch_one(&mut *self.connection).await?;
         Ok(Head { epoch: row.epoch, sequence: row.sequence, time: row.head_time, hash: Hash(row.hash) })
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        if self.holds_head {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl Session for Connected {
+    async fn head(&mut self) -> Result<Head> {
+        self.read_head("SELECT epoch, sequence, head_time, hash FROM ledger_head").await
+    }
+
+    async fn lock(&mut self) -> Result<Head> {
+        self.holds_head = true;
+        // Whatever the role's default is: each statement after the lock must see what the last holder committed.
+        sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *self.connection).await?;
+        self.read_head("SELECT epoch, sequence, head_time, hash FROM lock_head()").await
     }
 
     async fn accounts(&mut self, ids: &[Sequence], currencies: &[Currency]) -> Result<Vec<(AccountId, AccountState)>> {
         let codes: Vec<_> = currencies.iter().map(|currency| currency.code()).collect();
         let rows: Vec<AccountRow> =
-            sqlx::query_as(ACCOUNTS).bind(numbers(ids)).bind(codes).fetch_all(&mut **self).await?;
+            sqlx::query_as(ACCOUNTS).bind(numbers(ids)).bind(codes).fetch_all(&mut *self.connection).await?;
         Ok(rows.into_iter().map(AccountRow::known).collect())
     }
 
     async fn holds(&mut self, ids: &[Sequence]) -> Result<Vec<(HoldId, HoldState)>> {
-        let rows: Vec<HoldRow> = sqlx::query_as(HOLDS).bind(numbers(ids)).fetch_all(&mut **self).await?;
+        let rows: Vec<HoldRow> = sqlx::query_as(HOLDS).bind(numbers(ids)).fetch_all(&mut *self.connection).await?;
         Ok(rows.into_iter().map(HoldRow::known).collect())
     }
 
     async fn originals(&mut self, ids: &[Sequence]) -> Result<Vec<(JournalId, Original)>> {
-        let rows: Vec<OriginalRow> = sqlx::query_as(ORIGINALS).bind(numbers(ids)).fetch_all(&mut **self).await?;
+        let rows: Vec<OriginalRow> =
+            sqlx::query_as(ORIGINALS).bind(numbers(ids)).fetch_all(&mut *self.connection).await?;
         let mut originals: Vec<(JournalId, Original)> = Vec::new();
         for row in rows {
             let id = JournalId { epoch: row.epoch, sequence: row.sequence };
@@ -134,16 +136,26 @@ impl<C: Connected> Session for C {
 
     async fn answers(&mut self, keys: &[(Uuid, &str)]) -> Result<Vec<((Uuid, String), Remembered)>> {
         let (principals, keys): (Vec<_>, Vec<_>) = keys.iter().copied().unzip();
-        let rows: Vec<AnswerRow> = sqlx::query_as(ANSWERS).bind(principals).bind(keys).fetch_all(&mut **self).await?;
+        let rows: Vec<AnswerRow> =
+            sqlx::query_as(ANSWERS).bind(principals).bind(keys).fetch_all(&mut *self.connection).await?;
         let told: Vec<_> = rows.iter().flat_map(AnswerRow::transfers).collect();
-        let transfers = if told.is_empty() { HashMap::new() } else { query::booked_transfers(self, &told).await? };
+        let transfers =
+            if told.is_empty() { HashMap::new() } else { query::booked_transfers(&mut self.connection, &told).await? };
         let known = rows.into_iter().map(|row| row.known(&transfers)).collect::<Option<_>>();
         known.ok_or_else(|| StoreError::Refused("an answer names a transfer that is not there".to_owned()))
     }
 
-    async fn write(mut self, from: Head, commands: &[Command], decision: &Decision) -> Result<()> {
-        apply_batch(&mut self, from, commands, decision).await?;
-        Ok(self.finish().await?)
+    async fn release(&mut self) -> Result<()> {
+        if self.holds_head {
+            sqlx::raw_sql("COMMIT").execute(&mut *self.connection).await?;
+            self.holds_head = false;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, from: Head, commands: &[Command], decision: &Decision) -> Result<()> {
+        apply_batch(&mut self.connection, from, commands, decision).await?;
+        self.release().await
     }
 }
 

@@ -197,24 +197,21 @@ impl World {
 }
 
 impl Store for Replica {
-    type Open = Link;
-    type Locked = Link;
+    type Session = Link;
 
     async fn open(&self) -> Result<Link> {
         self.travel().await?;
-        Ok(Link { replica: self.clone(), locks: false, held: None })
+        Ok(Link { replica: self.clone(), held: None })
     }
 
-    async fn lock(&self) -> Result<Link> {
-        self.travel().await?;
-        Ok(Link { replica: self.clone(), locks: true, held: None })
+    fn can_spare_one(&self) -> bool {
+        true
     }
 }
 
 /// A session. The head it holds is free again when the server has seen the end of it.
 pub struct Link {
     replica: Replica,
-    locks: bool,
     held: Option<OwnedMutexGuard<()>>,
 }
 
@@ -228,10 +225,12 @@ impl Link {
 
 impl Session for Link {
     async fn head(&mut self) -> Result<Head> {
+        self.read(|tables| Ok(tables.head)).await
+    }
+
+    async fn lock(&mut self) -> Result<Head> {
         self.replica.travel().await?;
-        if self.locks {
-            self.held = Some(Arc::clone(&self.replica.server.head).lock_owned().await);
-        }
+        self.held = Some(Arc::clone(&self.replica.server.head).lock_owned().await);
         Ok(self.replica.server.world().tables.head)
     }
 
@@ -271,7 +270,12 @@ impl Session for Link {
         Ok(known)
     }
 
-    async fn write(mut self, from: Head, _: &[Command], decision: &Decision) -> Result<()> {
+    async fn release(&mut self) -> Result<()> {
+        self.held = None;
+        Ok(())
+    }
+
+    async fn write(&mut self, from: Head, _: &[Command], decision: &Decision) -> Result<()> {
         if self.replica.dead.load(Ordering::Relaxed) {
             return std::future::pending().await;
         }
