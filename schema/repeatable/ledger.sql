@@ -35,34 +35,30 @@ DECLARE
     v_head ledger_head;
     v_to bigint := p_from + coalesce(cardinality(j_kind), 0);
     v_entries bigint := coalesce(cardinality(e_sequence), 0);
-    v_kinds text[];
     v_discontinued bigint;
     v_forbidden bigint;
     v_beyond bigint;
 BEGIN
-    SELECT * INTO v_head FROM ledger_head WHERE id = 1 FOR UPDATE;
-    IF (v_head.epoch, v_head.sequence) IS DISTINCT FROM (p_epoch, p_from) OR p_time <= v_head.head_time THEN
-        RAISE EXCEPTION 'ledger head is %/% of %, not %/% before %', v_head.epoch, v_head.sequence, v_head.head_time,
-            p_epoch, p_from, p_time USING ERRCODE = 'FF001';
-    END IF;
     IF (p_time < clock_timestamp() + interval '1 day') IS NOT TRUE THEN
         RAISE EXCEPTION 'batch time is %', p_time USING ERRCODE = 'FF002';
     END IF;
-    UPDATE ledger_head SET sequence = v_to, head_time = p_time, hash = coalesce(j_hash[v_to - p_from], hash) WHERE id = 1;
+    UPDATE ledger_head SET sequence = v_to, head_time = p_time, hash = coalesce(j_hash[v_to - p_from], hash)
+    WHERE id = 1 AND epoch = p_epoch AND sequence = p_from AND head_time < p_time;
+    IF NOT FOUND THEN
+        SELECT * INTO v_head FROM ledger_head WHERE id = 1;
+        RAISE EXCEPTION 'ledger head is %/% of %, not %/% before %', v_head.epoch, v_head.sequence, v_head.head_time,
+            p_epoch, p_from, p_time USING ERRCODE = 'FF001';
+    END IF;
 
-    WITH journal AS (
-        INSERT INTO journals (sequence, epoch, kind, booked_at, actor, currency, amount, refers_to, value_date, description,
-            category, reference, metadata, detail, salt, hash, ip, request_id)
-        SELECT p_from + nth, p_epoch, kind, p_time, actor, currency, amount, refers_to, value_date, description,
-            category, reference, metadata::jsonb, detail::json, salt, hash, ip::inet, request_id
-        FROM unnest(j_kind, j_actor, j_currency, j_amount, j_refers_to, j_value_date, j_description, j_category,
-                j_reference, j_metadata, j_detail, j_salt, j_hash, j_ip, j_request_id)
-            WITH ORDINALITY AS j (kind, actor, currency, amount, refers_to, value_date, description, category,
-                reference, metadata, detail, salt, hash, ip, request_id, nth)
-        RETURNING kind
-    )
-    SELECT array_agg(DISTINCT kind) INTO v_kinds FROM journal;
-    IF 'account_opened' = ANY (v_kinds) THEN
+    INSERT INTO journals (sequence, epoch, kind, booked_at, actor, currency, amount, refers_to, value_date, description,
+        category, reference, metadata, detail, salt, hash, ip, request_id)
+    SELECT p_from + nth, p_epoch, kind, p_time, actor, currency, amount, refers_to, value_date, description,
+        category, reference, metadata::jsonb, detail::json, salt, hash, ip::inet, request_id
+    FROM unnest(j_kind, j_actor, j_currency, j_amount, j_refers_to, j_value_date, j_description, j_category,
+            j_reference, j_metadata, j_detail, j_salt, j_hash, j_ip, j_request_id)
+        WITH ORDINALITY AS j (kind, actor, currency, amount, refers_to, value_date, description, category,
+            reference, metadata, detail, salt, hash, ip, request_id, nth);
+    IF 'account_opened' = ANY (j_kind) THEN
         PERFORM open_accounts(p_from);
     END IF;
 
@@ -157,22 +153,24 @@ BEGIN
     IF v_beyond > 0 THEN
         RAISE EXCEPTION '% entries leave their account outside its limits', v_beyond USING ERRCODE = 'FF005';
     END IF;
-    IF v_kinds && ARRAY['hold_placed', 'hold_captured', 'hold_voided', 'hold_expired'] THEN
+    IF j_kind && ARRAY['hold_placed', 'hold_captured', 'hold_voided', 'hold_expired'] THEN
         PERFORM book_holds(p_from);
     END IF;
-    IF 'reversal' = ANY (v_kinds) THEN
+    IF 'reversal' = ANY (j_kind) THEN
         PERFORM check_reversals(p_from);
     END IF;
-    IF 'account_changed' = ANY (v_kinds) THEN
+    IF 'account_changed' = ANY (j_kind) THEN
         PERFORM change_accounts(p_from);
     END IF;
 
     PERFORM keep_outcomes(k_principal, k_key, k_fingerprint, k_sequence, k_outcome, p_time);
 
-    INSERT INTO audit_events (at, actor, event, outcome, subject, ip, request_id, detail)
-    SELECT p_time, actor, event, outcome, subject, ip::inet, request_id, detail::jsonb
-    FROM unnest(a_actor, a_event, a_outcome, a_subject, a_ip, a_request_id, a_detail)
-        AS a (actor, event, outcome, subject, ip, request_id, detail);
+    IF cardinality(a_event) > 0 THEN
+        INSERT INTO audit_events (at, actor, event, outcome, subject, ip, request_id, detail)
+        SELECT p_time, actor, event, outcome, subject, ip::inet, request_id, detail::jsonb
+        FROM unnest(a_actor, a_event, a_outcome, a_subject, a_ip, a_request_id, a_detail)
+            AS a (actor, event, outcome, subject, ip, request_id, detail);
+    END IF;
 END
 $$;
 

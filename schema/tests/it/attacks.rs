@@ -724,17 +724,10 @@ const CAPTURED: &str = "'hold_captured' THEN";
 const RELEASED: &str = "('hold_voided', 'hold_expired') THEN";
 
 const CHECKS: &[Check] = &[
-    batch(
-        "",
-        "(v_head.epoch, v_head.sequence) IS DISTINCT FROM (p_epoch, p_from)",
-        "v_head.epoch IS DISTINCT FROM p_epoch",
-    ),
-    batch(
-        "",
-        "(v_head.epoch, v_head.sequence) IS DISTINCT FROM (p_epoch, p_from)",
-        "v_head.sequence IS DISTINCT FROM p_from",
-    ),
-    batch("", "p_time <= v_head.head_time", "false"),
+    batch("", "AND epoch = p_epoch", ""),
+    batch("", "AND sequence = p_from", ""),
+    batch("", "AND head_time < p_time", ""),
+    batch("", "IF NOT FOUND", "IF false"),
     batch("", "p_time < clock_timestamp() + interval '1 day'", "true"),
     batch("", "PERFORM open_accounts(p_from);", ""),
     batch("", "a.status = 'active' AND", ""),
