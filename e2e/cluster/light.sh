@@ -43,7 +43,10 @@ durable() { # for benchmarks: room for the load, and no checkpoint that falls in
   head -c 24 /dev/zero >"$T/probe"
   pg_own "$T/probe"
   LD_PRELOAD=$T/probe.so FINAIFLOW_PROBE=$T/probe pg_start "$T/pg" "$PGPORT" \
-    "-c max_connections=1200 -c shared_buffers=1GB -c max_wal_size=8GB -c checkpoint_timeout=1h -c wal_keep_size=2GB"
+    "-c max_connections=1200 -c shared_buffers=1GB -c min_wal_size=4GB -c max_wal_size=8GB -c checkpoint_timeout=1h"
+  # As on a server that has run for a while, the log finds its next files made already.
+  pg psql -qh 127.0.0.1 -p "$PGPORT" -c "SELECT FROM generate_series(1, 250), pg_logical_emit_message(false, '', repeat(' ', 16000000))" \
+    -c CHECKPOINT -c "ALTER SYSTEM SET wal_keep_size = '2GB'" -c 'SELECT pg_reload_conf()'
 }
 step "starting PostgreSQL 15 and a Kubernetes API server for the tests"
 database >"$T/database.log" 2>&1 &
