@@ -33,7 +33,7 @@ mutant 'a batch is answered although its commit failed' engine/committer.rs \
 mutant 'what is kept is trusted in another epoch' engine/committer.rs \
   's/\.filter(|kept| kept\.head == head)/.filter(|kept| kept.head.sequence == head.sequence).map(|kept| State { head, ..kept })/'
 mutant 'a retry does not look its keys up' engine/committer.rs \
-  's/self\.decide(session, state, commands, true)/self.decide(session, state, commands, false)/'
+  's/self\.decide(&mut session, state, commands, true)/self.decide(\&mut session, state, commands, false)/'
 mutant 'a refusal that is not remembered hides an earlier answer' engine/committer.rs \
   's/if !look_up \&\& decision\.answers\.iter()\.any(is_unwritten)/if false/'
 mutant 'a key answers whatever the request was' rules/mod.rs \

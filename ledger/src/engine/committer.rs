@@ -268,10 +268,10 @@ async fn load(session: &mut impl Session, state: &mut State, commands: &[Command
     }
     if !wanted.holds.is_empty() {
         let ids: Vec<_> = wanted.holds.drain().collect();
-        for (id, hold) in session.holds(&ids).await? {
-            wanted.accounts.extend([hold.account].into_iter().chain(hold.destination));
+        for hold in session.holds(&ids).await? {
+            wanted.accounts.extend([hold.account_id].into_iter().chain(hold.destination_id));
             wanted.currencies.insert(hold.currency);
-            state.holds.insert(id, hold);
+            state.holds.insert(hold.id, hold);
         }
     }
     if !wanted.originals.is_empty() {

@@ -101,28 +101,29 @@ impl From<AccountRow> for Account {
     }
 }
 
-const ACCOUNT: &str = "
-    SELECT epoch, id, owner_id, type, currency, name, status, minimum_balance, per_transaction_limit, daily_limit,
-        monthly_limit, metadata, created_at, posted, held
-    FROM accounts JOIN account_balances ON account_id = id
-    WHERE ($1::uuid IS NULL OR owner_id = $1) AND id = $2 AND epoch = $3 AND kind = 'customer'";
+macro_rules! accounts {
+    ($which:literal) => {
+        concat!(
+            "SELECT epoch, id, owner_id, type, currency, name, status, minimum_balance, per_transaction_limit, daily_limit,
+                monthly_limit, metadata, created_at, posted, held
+            FROM accounts JOIN account_balances ON account_id = id
+            WHERE kind = 'customer' AND ",
+            $which
+        )
+    };
+}
 
 /// A customer account.
 pub async fn account(pool: &PgPool, scope: impl Into<Scope>, id: AccountId) -> Result<Option<Account>, sqlx::Error> {
-    let row: Option<AccountRow> = sqlx::query_as(ACCOUNT)
-        .bind(scope.into().owner())
-        .bind(i64::from(id.sequence))
-        .bind(id.epoch.cast_signed())
-        .fetch_optional(pool)
-        .await?;
+    let row: Option<AccountRow> =
+        sqlx::query_as(accounts!("id = $1 AND epoch = $2 AND ($3::uuid IS NULL OR owner_id = $3)"))
+            .bind(i64::from(id.sequence))
+            .bind(id.epoch.cast_signed())
+            .bind(scope.into().owner())
+            .fetch_optional(pool)
+            .await?;
     Ok(row.map(Account::from))
 }
-
-const ACCOUNTS: &str = "
-    SELECT epoch, id, owner_id, type, currency, name, status, minimum_balance, per_transaction_limit, daily_limit,
-        monthly_limit, metadata, created_at, posted, held
-    FROM accounts JOIN account_balances ON account_id = id
-    WHERE owner_id = $1 AND id > $2 ORDER BY id LIMIT $3";
 
 /// The accounts of `owner`, oldest first.
 pub async fn accounts(
@@ -131,7 +132,7 @@ pub async fn accounts(
     cursor: Option<Cursor>,
     limit: u16,
 ) -> Result<Page<Account>, sqlx::Error> {
-    let rows: Vec<AccountRow> = sqlx::query_as(ACCOUNTS)
+    let rows: Vec<AccountRow> = sqlx::query_as(accounts!("owner_id = $1 AND id > $2 ORDER BY id LIMIT $3"))
         .bind(owner)
         .bind(cursor.map_or(0, |cursor| cursor.0))
         .bind(i64::from(limit) + 1)

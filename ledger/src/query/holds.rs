@@ -1,6 +1,6 @@
 //! Money set aside.
 
-use sqlx::{FromRow, PgPool};
+use sqlx::{FromRow, PgConnection, PgPool};
 use time::OffsetDateTime;
 
 use super::{Cursor, MemoRow, Page, Scope, account_id, page};
@@ -57,7 +57,7 @@ macro_rules! holds {
                 j.metadata, j.value_date, h.created_at, h.expires_at
             FROM holds h JOIN journals j ON j.sequence = h.id JOIN accounts a ON a.id = h.account_id
             LEFT JOIN accounts d ON d.id = h.destination_id
-            WHERE ($1::uuid IS NULL OR a.owner_id = $1) AND ",
+            WHERE ",
             $which
         )
     };
@@ -65,13 +65,20 @@ macro_rules! holds {
 
 /// A hold on an account in scope.
 pub async fn hold(pool: &PgPool, scope: impl Into<Scope>, id: HoldId) -> Result<Option<Hold>, sqlx::Error> {
-    let row: Option<HoldRow> = sqlx::query_as(holds!("h.id = $2 AND h.epoch = $3"))
-        .bind(scope.into().owner())
-        .bind(i64::from(id.sequence))
-        .bind(id.epoch.cast_signed())
-        .fetch_optional(pool)
-        .await?;
+    let row: Option<HoldRow> =
+        sqlx::query_as(holds!("h.id = $1 AND h.epoch = $2 AND ($3::uuid IS NULL OR a.owner_id = $3)"))
+            .bind(i64::from(id.sequence))
+            .bind(id.epoch.cast_signed())
+            .bind(scope.into().owner())
+            .fetch_optional(pool)
+            .await?;
     row.map(HoldRow::known).transpose()
+}
+
+/// The holds with these ids, whosoever.
+pub(crate) async fn holds_with_ids(conn: &mut PgConnection, ids: &[i64]) -> Result<Vec<Hold>, sqlx::Error> {
+    let rows: Vec<HoldRow> = sqlx::query_as(holds!("h.id = ANY($1)")).bind(ids).fetch_all(conn).await?;
+    rows.into_iter().map(HoldRow::known).collect()
 }
 
 /// The holds on an account, newest first.
@@ -82,15 +89,12 @@ pub async fn holds(
     cursor: Option<Cursor>,
     limit: u16,
 ) -> Result<Option<Page<Hold>>, sqlx::Error> {
-    let scope = scope.into();
     if super::account(pool, scope, account).await?.is_none() {
         return Ok(None);
     }
-    let of_account = holds!("h.account_id = $2 AND a.epoch = $3 AND h.id < $4 ORDER BY h.id DESC LIMIT $5");
+    let of_account = holds!("h.account_id = $1 AND h.id < $2 ORDER BY h.id DESC LIMIT $3");
     let rows: Vec<HoldRow> = sqlx::query_as(of_account)
-        .bind(scope.owner())
         .bind(i64::from(account.sequence))
-        .bind(account.epoch.cast_signed())
         .bind(cursor.map_or(i64::MAX, |cursor| cursor.0))
         .bind(i64::from(limit) + 1)
         .fetch_all(pool)

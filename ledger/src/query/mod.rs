@@ -19,6 +19,7 @@ use uuid::Uuid;
 pub use self::accounts::{
     Balance, LedgerAccount, TrialBalance, account, accounts, balance, balance_at, ledger_accounts, trial_balance,
 };
+pub(crate) use self::holds::holds_with_ids;
 pub use self::holds::{due_holds, hold, holds, next_expiry};
 pub use self::journals::{BookedJournal, BookedLeg, journal};
 pub use self::transactions::{Category, TransactionFilter, categories, own_transactions, transactions};

@@ -6,7 +6,7 @@
 use time::OffsetDateTime;
 
 use super::accounts::as_json;
-use super::{Change, Draft, Heading, HoldState, ready};
+use super::{Change, Draft, Heading, ready};
 use crate::batch::{HoldDetail, JournalKind};
 use crate::command::{Authority, Command, Hold, HoldStatus, Memo, Outcome, Rejection};
 use crate::id::{AccountId, HoldId};
@@ -45,20 +45,20 @@ impl Draft {
         let change = Change { account, posted: 0, held: minor_units, spent: (minor_units, minor_units) };
         let journal = self.book(heading, &[change])?;
         let id = HoldId { epoch: journal.epoch, sequence: journal.sequence };
-        let hold = HoldState {
-            account,
-            destination,
-            currency,
+        let hold = Hold {
+            id,
+            account_id: account,
+            destination_id: destination,
             amount: minor_units,
             remaining: minor_units,
             captured: 0,
+            currency,
             status: HoldStatus::Held,
             memo: memo.clone(),
             created_at: self.time,
             expires_at,
         };
-        self.state.holds.insert(id, hold);
-        self.hold_view(id)
+        Ok(self.keep_hold(hold))
     }
 
     pub(super) fn capture_hold(
@@ -78,12 +78,12 @@ impl Draft {
             return Err(Rejection::ExceedsHold);
         }
         let released = if keep_rest { taken } else { hold.remaining };
-        let source = self.customer(hold.account)?;
+        let source = self.customer(hold.account_id)?;
         let currency = source.currency;
-        let destination = hold.destination.map(|id| self.customer(id)).transpose()?;
+        let destination = hold.destination_id.map(|id| self.customer(id)).transpose()?;
         ready([source].into_iter().chain(destination), currency)?;
         let back = self.given_back(&hold, released - taken);
-        let to = match hold.destination {
+        let to = match hold.destination_id {
             Some(to) => to,
             // A hold can only be placed on an account that was paid into, so its settlement account exists; the place
             // for one more journal is asked for all the same.
@@ -101,16 +101,17 @@ impl Draft {
             memo: memo.clone(),
             detail: None,
         };
-        let changes =
-            [Change { account: hold.account, posted: -taken, held: -released, spent: back }, Change::posted(to, taken)];
+        let changes = [
+            Change { account: hold.account_id, posted: -taken, held: -released, spent: back },
+            Change::posted(to, taken),
+        ];
         self.book(heading, &changes)?;
         hold.captured += taken;
         hold.remaining -= released;
         if hold.remaining == 0 {
             hold.status = HoldStatus::Captured;
         }
-        self.state.holds.insert(id, hold);
-        self.hold_view(id)
+        Ok(self.keep_hold(hold))
     }
 
     /// Sets free what is left of a hold.
@@ -125,7 +126,7 @@ impl Draft {
         if expires && hold.expires_at.is_none_or(|time| time > self.time) {
             return Err(Rejection::HoldExpired);
         }
-        let account = self.customer(hold.account)?;
+        let account = self.customer(hold.account_id)?;
         let heading = Heading {
             command,
             kind,
@@ -136,49 +137,36 @@ impl Draft {
             detail: None,
         };
         let spent = self.given_back(&hold, hold.remaining);
-        self.book(heading, &[Change { account: hold.account, posted: 0, held: -hold.remaining, spent }])?;
+        self.book(heading, &[Change { account: hold.account_id, posted: 0, held: -hold.remaining, spent }])?;
         hold.remaining = 0;
         hold.status = match (hold.captured, expires) {
             (1.., _) => HoldStatus::Captured,
             (_, true) => HoldStatus::Expired,
             (_, false) => HoldStatus::Voided,
         };
-        self.state.holds.insert(id, hold);
-        self.hold_view(id)
+        Ok(self.keep_hold(hold))
     }
 
     /// A hold that the principal may settle, and of which something is left. What a customer may settle is what goes to
     /// another customer; other holds are the bank's business.
-    fn settled_by(&self, command: &Command, id: HoldId) -> Result<HoldState, Rejection> {
+    fn settled_by(&self, command: &Command, id: HoldId) -> Result<Hold, Rejection> {
         let hold = self.state.holds.get(&id).ok_or(Rejection::NotFound)?;
-        self.acted_on(command, hold.account)?;
-        if command.authority == Authority::Owner && hold.destination.is_none() {
+        self.acted_on(command, hold.account_id)?;
+        if command.authority == Authority::Owner && hold.destination_id.is_none() {
             return Err(Rejection::Forbidden);
         }
         if hold.status == HoldStatus::Held { Ok(hold.clone()) } else { Err(Rejection::HoldSettled) }
     }
 
     /// What a release takes off the account's counters of the day and of the month.
-    fn given_back(&self, hold: &HoldState, released: i64) -> (i64, i64) {
+    fn given_back(&self, hold: &Hold, released: i64) -> (i64, i64) {
         let (placed, now) = (hold.created_at.date(), self.time.date());
         let same_month = (placed.year(), placed.month()) == (now.year(), now.month());
         (if placed == now { -released } else { 0 }, if same_month { -released } else { 0 })
     }
 
-    fn hold_view(&self, id: HoldId) -> Result<Outcome, Rejection> {
-        let hold = self.state.holds.get(&id).ok_or(Rejection::NotFound)?;
-        Ok(Outcome::Hold(Hold {
-            id,
-            account_id: hold.account,
-            destination_id: hold.destination,
-            amount: hold.amount,
-            remaining: hold.remaining,
-            captured: hold.captured,
-            currency: hold.currency,
-            status: hold.status,
-            memo: hold.memo.clone(),
-            created_at: hold.created_at,
-            expires_at: hold.expires_at,
-        }))
+    fn keep_hold(&mut self, hold: Hold) -> Outcome {
+        self.state.holds.insert(hold.id, hold.clone());
+        Outcome::Hold(hold)
     }
 }

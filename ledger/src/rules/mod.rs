@@ -15,8 +15,8 @@ use uuid::Uuid;
 use crate::batch::{Batch, Entry, Journal, JournalKind, StoredAnswer, StoredOutcome, WholeOutcome};
 use crate::chain::{self, Hash, Link, LinkEntry};
 use crate::command::{
-    AccountKind, AccountStatus, AccountType, Authority, Command, CommandKind, HoldStatus, Limits, Memo, Metadata,
-    Outcome, Rejection,
+    AccountKind, AccountStatus, AccountType, Authority, Command, CommandKind, Hold, Limits, Memo, Metadata, Outcome,
+    Rejection,
 };
 use crate::id::{AccountId, HoldId, JournalId, Leg, Sequence};
 use crate::money::{Currency, MAX_MINOR_UNITS};
@@ -34,7 +34,7 @@ pub struct State {
     /// The settlement account of each currency that has one.
     pub settlements: HashMap<Currency, AccountId>,
     /// The holds the commands name, where they exist.
-    pub holds: HashMap<HoldId, HoldState>,
+    pub holds: HashMap<HoldId, Hold>,
     /// The journals to reverse, where they exist.
     pub originals: HashMap<JournalId, Original>,
     /// What has been answered under the commands' (principal, key).
@@ -128,31 +128,6 @@ impl Spent {
             month: if same_month { self.month } else { 0 },
         }
     }
-}
-
-/// A hold as the rules see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HoldState {
-    /// The account.
-    pub account: AccountId,
-    /// Where captured money goes, if it is a pending transfer.
-    pub destination: Option<AccountId>,
-    /// That of the account.
-    pub currency: Currency,
-    /// What was set aside at first.
-    pub amount: i64,
-    /// What is still set aside.
-    pub remaining: i64,
-    /// What was taken.
-    pub captured: i64,
-    /// How far it has come.
-    pub status: HoldStatus,
-    /// The words it was placed with.
-    pub memo: Memo,
-    /// When it was placed.
-    pub created_at: OffsetDateTime,
-    /// When what is left of it is released.
-    pub expires_at: Option<OffsetDateTime>,
 }
 
 /// A journal that may be reversed.

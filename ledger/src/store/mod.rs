@@ -12,10 +12,10 @@ use thiserror::Error;
 use uuid::Uuid;
 
 pub use self::postgres::Postgres;
-use crate::command::Command;
-use crate::id::{AccountId, HoldId, JournalId, Sequence};
+use crate::command::{Command, Hold};
+use crate::id::{AccountId, JournalId, Sequence};
 use crate::money::Currency;
-use crate::rules::{AccountState, Decision, Head, HoldState, Original, Remembered};
+use crate::rules::{AccountState, Decision, Head, Original, Remembered};
 
 /// Why a batch was not committed, or is not known to be.
 #[derive(Debug, Error)]
@@ -71,7 +71,7 @@ pub trait Session: Send {
     ) -> impl Future<Output = Result<Vec<(AccountId, AccountState)>>> + Send;
 
     /// The holds with these ids.
-    fn holds(&mut self, ids: &[Sequence]) -> impl Future<Output = Result<Vec<(HoldId, HoldState)>>> + Send;
+    fn holds(&mut self, ids: &[Sequence]) -> impl Future<Output = Result<Vec<Hold>>> + Send;
 
     /// The journals with these ids.
     fn originals(&mut self, ids: &[Sequence]) -> impl Future<Output = Result<Vec<(JournalId, Original)>>> + Send;

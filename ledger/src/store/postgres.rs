@@ -13,13 +13,11 @@ use super::{Result, Session, Store, StoreError};
 use crate::audit;
 use crate::batch::{Entry, Journal, JournalKind, StoredAnswer, StoredOutcome, WholeOutcome};
 use crate::chain::Hash;
-use crate::command::{
-    AccountKind, AccountStatus, AccountType, Command, HoldStatus, Limits, Metadata, Outcome, Transfer,
-};
-use crate::id::{AccountId, HoldId, JournalId, Sequence};
+use crate::command::{AccountKind, AccountStatus, AccountType, Command, Hold, Limits, Metadata, Outcome, Transfer};
+use crate::id::{AccountId, JournalId, Sequence};
 use crate::money::Currency;
 use crate::query;
-use crate::rules::{AccountState, Decision, Described, Head, HoldState, Original, Remembered, Spent};
+use crate::rules::{AccountState, Decision, Described, Head, Original, Remembered, Spent};
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -111,9 +109,8 @@ impl Session for Connected {
         Ok(rows.into_iter().map(AccountRow::known).collect())
     }
 
-    async fn holds(&mut self, ids: &[Sequence]) -> Result<Vec<(HoldId, HoldState)>> {
-        let rows: Vec<HoldRow> = sqlx::query_as(HOLDS).bind(numbers(ids)).fetch_all(&mut *self.connection).await?;
-        Ok(rows.into_iter().map(HoldRow::known).collect())
+    async fn holds(&mut self, ids: &[Sequence]) -> Result<Vec<Hold>> {
+        Ok(query::holds_with_ids(&mut self.connection, &numbers(ids)).await?)
     }
 
     async fn originals(&mut self, ids: &[Sequence]) -> Result<Vec<(JournalId, Original)>> {
@@ -235,59 +232,6 @@ impl AccountRow {
             described: Arc::new(described),
         };
         (AccountId { epoch: self.epoch, sequence: self.id }, state)
-    }
-}
-
-#[derive(FromRow)]
-struct HoldRow {
-    #[sqlx(try_from = "i32")]
-    epoch: u32,
-    #[sqlx(try_from = "i64")]
-    id: Sequence,
-    #[sqlx(try_from = "i32")]
-    account_epoch: u32,
-    #[sqlx(try_from = "i64")]
-    account_id: Sequence,
-    destination_epoch: Option<i32>,
-    destination_id: Option<i64>,
-    #[sqlx(try_from = "String")]
-    currency: Currency,
-    amount: i64,
-    remaining: i64,
-    captured: i64,
-    status: HoldStatus,
-    #[sqlx(flatten)]
-    memo: query::MemoRow,
-    created_at: OffsetDateTime,
-    expires_at: Option<OffsetDateTime>,
-}
-
-const HOLDS: &str = "
-    SELECT h.epoch, h.id, a.epoch AS account_epoch, h.account_id, d.epoch AS destination_epoch, h.destination_id,
-        j.currency, h.amount, h.remaining, h.captured, h.status, j.description, j.category, j.reference, j.metadata, j.value_date,
-        h.created_at, h.expires_at
-    FROM holds h JOIN journals j ON j.sequence = h.id JOIN accounts a ON a.id = h.account_id
-    LEFT JOIN accounts d ON d.id = h.destination_id
-    WHERE h.id = ANY($1)";
-
-impl HoldRow {
-    fn known(self) -> (HoldId, HoldState) {
-        let destination = self.destination_epoch.zip(self.destination_id).and_then(|(epoch, id)| {
-            Some(AccountId { epoch: epoch.cast_unsigned(), sequence: Sequence::try_from(id).ok()? })
-        });
-        let state = HoldState {
-            account: AccountId { epoch: self.account_epoch, sequence: self.account_id },
-            destination,
-            currency: self.currency,
-            amount: self.amount,
-            remaining: self.remaining,
-            captured: self.captured,
-            status: self.status,
-            memo: self.memo.into(),
-            created_at: self.created_at,
-            expires_at: self.expires_at,
-        };
-        (HoldId { epoch: self.epoch, sequence: self.id }, state)
     }
 }
 

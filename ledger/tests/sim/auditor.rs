@@ -201,18 +201,14 @@ impl Auditor {
             let moved = self.accounts.contains_key(id) || (row.posted, row.held, row.version) == (0, 0, 0);
             ensure(moved, || format!("account {id} has a balance and no entries"))?;
         }
-        for (id, (_, row)) in &tables.holds {
+        for (id, row) in &tables.holds {
             let own = self.holds.get(id).map(|hold| (hold.remaining, hold.captured));
             ensure(own == Some((row.remaining, row.captured)), || format!("hold {id} is {row:?}, not {own:?}"))?;
             ensure((row.status == HoldStatus::Held) == (row.remaining > 0), || format!("hold {id} is {row:?}"))?;
         }
         for (id, account) in &self.accounts {
-            let held: i64 = tables
-                .holds
-                .values()
-                .filter(|(_, hold)| hold.account.sequence == *id)
-                .map(|(_, hold)| hold.remaining)
-                .sum();
+            let held: i64 =
+                tables.holds.values().filter(|hold| hold.account_id.sequence == *id).map(|hold| hold.remaining).sum();
             ensure(held == account.held, || format!("account {id} has {} held, its holds {held}", account.held))?;
         }
         let dense = tables.journals.keys().zip(1_i64..).all(|(sequence, nth)| i64::from(*sequence) == nth);

@@ -9,11 +9,13 @@ use finaiflow_ledger::batch::{
     ChangeDetail, Entry, HoldDetail, Journal, JournalKind, OpeningDetail, StoredAnswer, StoredOutcome, WholeOutcome,
 };
 use finaiflow_ledger::chain::Hash;
-use finaiflow_ledger::command::{AccountKind, AccountStatus, HoldStatus, Limits, MovementStatus, Outcome, Transfer};
+use finaiflow_ledger::command::{
+    AccountKind, AccountStatus, Hold, HoldStatus, Limits, MovementStatus, Outcome, Transfer,
+};
 use finaiflow_ledger::id::{AccountId, HoldId, JournalId, Sequence};
 use finaiflow_ledger::money::{Amount, MAX_MINOR_UNITS};
 use finaiflow_ledger::rules::{
-    AccountState, Decision, Described, Head, HoldState, KEY_LIFETIME, Original, Remembered, Spent, State,
+    AccountState, Decision, Described, Head, KEY_LIFETIME, Original, Remembered, Spent, State,
 };
 use finaiflow_ledger::store::{Result, StoreError};
 use time::OffsetDateTime;
@@ -48,7 +50,7 @@ pub enum Kept {
 pub struct Tables {
     pub head: Head,
     pub accounts: BTreeMap<Sequence, (AccountId, AccountState)>,
-    pub holds: BTreeMap<Sequence, (HoldId, HoldState)>,
+    pub holds: BTreeMap<Sequence, Hold>,
     pub journals: BTreeMap<Sequence, Booked>,
     pub keys: BTreeMap<(Uuid, String), Key>,
     /// The journals that were undone.
@@ -284,9 +286,10 @@ impl Tables {
         let Booked { journal, entries, at, epoch } = booked;
         let detail = journal.detail.as_deref().map(|detail| parsed::<HoldDetail>(Some(detail))).transpose()?;
         let destination = detail.as_ref().and_then(|detail| detail.destination);
-        let hold = HoldState {
-            account: entries[0].account,
-            destination: destination.map(|id| self.accounts[&id].0),
+        let hold = Hold {
+            id: HoldId { epoch: *epoch, sequence: journal.sequence },
+            account_id: entries[0].account,
+            destination_id: destination.map(|id| self.accounts[&id].0),
             currency: journal.currency,
             amount: journal.amount,
             remaining: journal.amount,
@@ -296,15 +299,15 @@ impl Tables {
             created_at: *at,
             expires_at: detail.and_then(|detail| detail.expires_at),
         };
-        self.holds.insert(journal.sequence, (HoldId { epoch: *epoch, sequence: journal.sequence }, hold));
+        self.holds.insert(journal.sequence, hold);
         Ok(())
     }
 
     fn settle(&mut self, booked: &Booked) -> Result<()> {
         let Booked { journal, entries, .. } = booked;
-        let hold = journal.refers_to.and_then(|id| self.holds.get_mut(&id)).map(|(_, hold)| hold);
+        let hold = journal.refers_to.and_then(|id| self.holds.get_mut(&id));
         let released = -entries[0].held_delta;
-        let hold = hold.filter(|hold| hold.account == entries[0].account && hold.remaining >= released);
+        let hold = hold.filter(|hold| hold.account_id == entries[0].account && hold.remaining >= released);
         let hold = hold.ok_or_else(|| refused("a hold is not there, or not enough of it is left"))?;
         hold.remaining -= released;
         hold.captured -= entries[0].posted_delta;
@@ -376,7 +379,7 @@ impl Tables {
         }
         for (id, hold) in &kept.holds {
             let stored = self.holds.get(&id.sequence);
-            if stored != Some(&(*id, hold.clone())) {
+            if stored != Some(hold) {
                 return differs(hold, &stored);
             }
         }

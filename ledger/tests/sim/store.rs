@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use finaiflow_ledger::command::{AccountKind, Command};
-use finaiflow_ledger::id::{AccountId, HoldId, JournalId, Sequence};
+use finaiflow_ledger::command::{AccountKind, Command, Hold};
+use finaiflow_ledger::id::{AccountId, JournalId, Sequence};
 use finaiflow_ledger::money::Currency;
-use finaiflow_ledger::rules::{AccountState, Decision, Head, HoldState, Original, Remembered};
+use finaiflow_ledger::rules::{AccountState, Decision, Head, Original, Remembered};
 use finaiflow_ledger::store::{Result, Session, Store, StoreError};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
@@ -246,7 +246,7 @@ impl Session for Link {
         self.read(rows).await
     }
 
-    async fn holds(&mut self, ids: &[Sequence]) -> Result<Vec<(HoldId, HoldState)>> {
+    async fn holds(&mut self, ids: &[Sequence]) -> Result<Vec<Hold>> {
         self.read(|tables| Ok(ids.iter().filter_map(|id| tables.holds.get(id).cloned()).collect())).await
     }
 

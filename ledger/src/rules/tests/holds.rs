@@ -3,7 +3,6 @@
 use time::macros::datetime;
 
 use super::*;
-use crate::command::Hold;
 
 fn seen(outcome: &Outcome) -> &Hold {
     let Outcome::Hold(hold) = outcome else { panic!("{outcome:?}") };

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use time::macros::datetime;
 
 use super::*;
-use crate::command::{AccountChange, AuditContext, NewTransfer};
+use crate::command::{AccountChange, AuditContext, HoldStatus, NewTransfer};
 use crate::money::Amount;
 
 const START: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
