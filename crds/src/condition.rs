@@ -24,6 +24,18 @@ pub enum ConditionType {
     Accepted,
     /// Every live API server replica enforces the policy as it is.
     Programmed,
+    /// No more data can be lost than the objective allows: a backup that is new enough lies at every destination.
+    RPOMet,
+    /// The newest drill or verification restored within the objective.
+    RTOMet,
+    /// The newest verification of every destination found everything good. Starts Unknown.
+    Verified,
+    /// Every destination holds what was stored at any.
+    Copied,
+    /// What a Restore is to bring back is found, whole and readable.
+    Planned,
+    /// What a Restore was for is done. Unknown until the end, and then never changes.
+    Succeeded,
     /// Present while work is under way (kstatus).
     Reconciling,
     /// Present when nothing changes before a person acts (kstatus).
@@ -42,6 +54,12 @@ impl ConditionType {
             Self::LedgerVerified => "LedgerVerified",
             Self::Accepted => "Accepted",
             Self::Programmed => "Programmed",
+            Self::RPOMet => "RPOMet",
+            Self::RTOMet => "RTOMet",
+            Self::Verified => "Verified",
+            Self::Copied => "Copied",
+            Self::Planned => "Planned",
+            Self::Succeeded => "Succeeded",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }

@@ -3,9 +3,9 @@
 use kube::CustomResourceExt;
 use serde_json::{Map, Value};
 
-use crate::{RateLimitPolicy, Tenant};
+use crate::{Backup, RateLimitPolicy, Restore, Tenant};
 
-/// What guards the definitions: who may set `spec.adoptClaim`, and what `spec.deletionProtection` refuses. They come
+/// What guards the definitions: who may name a bank by its claim, and what `spec.deletionProtection` refuses. They come
 /// with the definitions, so that no field is ever known to a cluster before its guard.
 pub const ADMISSION: &str = include_str!("admission.yaml");
 
@@ -22,7 +22,7 @@ pub enum Error {
 
 /// Every definition as `(plural.group, object)`.
 pub fn definitions() -> Result<Vec<(String, Value)>, Error> {
-    [Tenant::crd(), RateLimitPolicy::crd()]
+    [Tenant::crd(), RateLimitPolicy::crd(), Backup::crd(), Restore::crd()]
         .into_iter()
         .map(|crd| {
             let name = format!("{}.{}", crd.spec.names.plural, crd.spec.group);
@@ -71,7 +71,7 @@ fn conventional(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{ADOPT_VERB, ADOPTION_GUARD};
+    use crate::names::{ADOPT_VERB, ADOPTION_GUARD, RESTORE_GUARD};
 
     #[test]
     fn no_definition_allows_null_or_unbounded_strings() {
@@ -92,7 +92,9 @@ mod tests {
             let named = documents.iter().filter(|object| object["metadata"]["name"] == name);
             named.map(|object| object["kind"].as_str().unwrap()).collect()
         };
-        assert_eq!(kinds(ADOPTION_GUARD), ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"]);
+        for guard in [ADOPTION_GUARD, RESTORE_GUARD] {
+            assert_eq!(kinds(guard), ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"]);
+        }
         assert!(ADMISSION.contains(&format!(".check('{ADOPT_VERB}')")));
         assert!(ADMISSION.contains(&format!("verbs: [{ADOPT_VERB}]")));
     }

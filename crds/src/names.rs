@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use kube::core::Rule;
+
+use crate::backup::Run;
+
 /// API group of every FinaiFlow resource.
 pub const GROUP: &str = "finaiflow.io";
 /// API version of every FinaiFlow resource.
@@ -44,10 +48,12 @@ pub const OPERATOR: &str = "finaiflow-operator";
 /// Name of the API server's Deployment, Service, ServiceAccount and component label.
 pub const API_SERVER: &str = "finaiflow-api";
 
-/// The verb on Tenants that lets a person set `spec.adoptClaim`.
+/// The verb on Tenants that lets a person take over a bank, or its backup, by naming its claim.
 pub const ADOPT_VERB: &str = "adopt";
 /// The ValidatingAdmissionPolicy, and its binding, that asks for [`ADOPT_VERB`].
 pub const ADOPTION_GUARD: &str = "finaiflow-tenant-adoption";
+/// The ValidatingAdmissionPolicy, and its binding, that asks for [`ADOPT_VERB`] where a Restore names a bank's backup.
+pub const RESTORE_GUARD: &str = "finaiflow-restore-source";
 
 /// What a Secret beside a Tenant is for. Its Display is the word used in the Secret's name and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,6 +114,12 @@ pub fn ledger_verification_name(tenant: &str) -> String {
     format!("{tenant}-verify")
 }
 
+/// Name of the CronJob of a Backup.
+#[must_use]
+pub fn backup_job_name(backup: &str, run: Run) -> String {
+    format!("{backup}-{}", run.as_str())
+}
+
 /// Name of the Role and RoleBinding that let the API server read exactly the tenant's Secrets.
 #[must_use]
 pub fn api_access_name(tenant: &str) -> String {
@@ -120,9 +132,21 @@ pub fn network_policy_name(tenant: &str) -> String {
     format!("{tenant}.finaiflow-jobs")
 }
 
-/// Longest allowed Tenant name; with the longest suffix a CronJob name must stay within 52 characters.
-pub const TENANT_NAME_MAX: usize = 40;
-const _: () = assert!(TENANT_NAME_MAX + "-verify".len() <= 52, "CronJob names stop at 52 characters");
+/// Longest allowed name of a resource that CronJobs are named after: with the longest suffix theirs must stay within 52
+/// characters.
+pub const NAME_MAX: usize = 40;
+const _: () = assert!(NAME_MAX + "-incremental".len() <= 52, "CronJob names stop at 52 characters");
+
+/// The rule of a resource's own name, which becomes part of `what`.
+pub(crate) fn rule(what: &str) -> Rule {
+    let rule = format!(
+        "size(self.metadata.name) <= {NAME_MAX} && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')"
+    );
+    let message = format!(
+        "metadata.name must be a DNS label of at most {NAME_MAX} characters (a-z, 0-9, '-'): it becomes part of {what}"
+    );
+    Rule::new(rule).message(message.as_str())
+}
 
 #[cfg(test)]
 mod tests {
@@ -142,5 +166,9 @@ mod tests {
             ]
         );
         assert_eq!(TENANT_FINALIZER, "finaiflow.io/tenant");
+        let jobs = Run::ALL.map(|run| backup_job_name("acme", run));
+        assert_eq!(jobs, ["acme-full", "acme-incremental", "acme-segment", "acme-check", "acme-prune", "acme-drill"]);
+        // A Backup may be called as its Tenant.
+        assert!(!jobs.contains(&ledger_verification_name("acme")));
     }
 }

@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{cron, names};
+
 /// A bank: its schema and roles in PostgreSQL, its keys, and how the API server serves it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -21,8 +23,7 @@ use serde::{Deserialize, Serialize};
     doc = "A bank: its schema and roles in PostgreSQL, its keys, and how the API server serves it.",
     selectable = ".spec.tier",
     selectable = ".spec.databaseClassName",
-    validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
-        .message("metadata.name must be a DNS label of at most 40 characters (a-z, 0-9, '-'): it becomes part of host, Secret and PostgreSQL names"),
+    validation = names::rule("host, Secret and PostgreSQL names"),
     validation = Rule::new("!has(self.spec.adoptClaim) || has(oldSelf.spec.adoptClaim) || !has(self.status) || !has(self.status.claimID) || self.status.claimID == self.spec.adoptClaim")
         .message("spec.adoptClaim cannot be added: this Tenant has a bank already, see status.claimID"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -70,9 +71,9 @@ pub struct TenantSpec {
     pub tier: String,
 
     /// IANA time zone of the bank's schedules.
-    #[serde(default = "default_time_zone")]
+    #[serde(default = "cron::utc")]
     #[schemars(length(min = 1, max = 64))]
-    #[x_kube(validation = ("self.matches('^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$')", "spec.timeZone must be an IANA name such as Europe/Zurich"))]
+    #[x_kube(validation = cron::time_zone_rule())]
     pub time_zone: String,
 
     /// Host names under which the API server serves this tenant, besides `<name>.<base domain>`. Which suffixes a
@@ -250,10 +251,7 @@ pub struct LedgerVerification {
     /// Cron schedule in `spec.timeZone`. Absent: daily, at a minute derived from the tenant's claim so that tenants spread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100))]
-    #[x_kube(validation = (
-        "self.matches('^(@(hourly|daily|midnight|weekly|monthly|yearly|annually)|[0-9A-Za-z*/,-]+( +[0-9A-Za-z*/,?-]+){4})$')",
-        "spec.ledgerVerification.schedule must be five cron fields such as '15 3 * * *', or @hourly, @daily, @weekly, @monthly"
-    ))]
+    #[x_kube(validation = cron::rule("spec.ledgerVerification.schedule"))]
     pub schedule: Option<String>,
 }
 
@@ -368,9 +366,6 @@ fn default_class() -> String {
 }
 fn default_tier() -> String {
     "standard".to_owned()
-}
-fn default_time_zone() -> String {
-    "UTC".to_owned()
 }
 fn default_currencies() -> Vec<String> {
     ["USD", "EUR", "GBP", "CAD", "AUD"].map(str::to_owned).to_vec()

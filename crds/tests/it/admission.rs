@@ -12,15 +12,23 @@ use crate::{client, client_as, definition};
 
 const NAMESPACE: &str = "crds-admission";
 
-fn tenants(client: &Client) -> Api<DynamicObject> {
-    let kind = GroupVersionKind::gvk("finaiflow.io", "v1alpha1", "Tenant");
+fn api(client: &Client, kind: &str) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("finaiflow.io", "v1alpha1", kind);
     Api::namespaced_with(client.clone(), NAMESPACE, &ApiResource::from_gvk(&kind))
 }
 
-fn tenant(name: &str, spec: &Value) -> DynamicObject {
-    let tenant = json!({"apiVersion": "finaiflow.io/v1alpha1", "kind": "Tenant",
+fn tenants(client: &Client) -> Api<DynamicObject> {
+    api(client, "Tenant")
+}
+
+fn object(kind: &str, name: &str, spec: &Value) -> DynamicObject {
+    let object = json!({"apiVersion": "finaiflow.io/v1alpha1", "kind": kind,
         "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec});
-    serde_json::from_value(tenant).unwrap()
+    serde_json::from_value(object).unwrap()
+}
+
+fn tenant(name: &str, spec: &Value) -> DynamicObject {
+    object("Tenant", name, spec)
 }
 
 async fn put(client: &Client, object: &DynamicObject) {
@@ -34,13 +42,14 @@ async fn put(client: &Client, object: &DynamicObject) {
     api.patch(&object.name_any(), &PatchParams::apply("crds-test").force(), &Patch::Apply(object)).await.unwrap();
 }
 
-/// The definition and its guards; `editor` may do everything to Tenants but adopt, `adopter` may do that too.
+/// The definitions and their guards; `editor` may do everything but adopt, `adopter` may do that too.
 async fn install(client: &Client) {
     definition(client).await;
+    crate::install(client, include_str!("../../../config/crd/restores.finaiflow.io.yaml")).await;
     let guards = serde_yaml::Deserializer::from_str(ADMISSION).map(|document| Value::deserialize(document).unwrap());
     let editor = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": "crds-test-editor"},
-        "rules": [{"apiGroups": ["finaiflow.io"], "resources": ["tenants"],
+        "rules": [{"apiGroups": ["finaiflow.io"], "resources": ["tenants", "restores"],
             "verbs": ["get", "list", "create", "update", "patch", "delete", "deletecollection"]}]});
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     let binding = |role: &str, users: &[&str]| {
@@ -109,6 +118,39 @@ async fn only_who_may_adopt_names_a_claim() {
     for name in ["later", "taken", "settled"] {
         tenants(&admin).delete(name, &DeleteParams::default()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn only_who_may_adopt_names_the_backup_of_a_bank() {
+    let admin = client().await;
+    install(&admin).await;
+    let (editor, adopter) = (client_as("editor").await, client_as("adopter").await);
+    let (editors, adopters) = (api(&editor, "Restore"), api(&adopter, "Restore"));
+    let manifest = json!({"className": "gold", "manifest": "0123456789abcdef/20261122t184412z-full-89abcdef"});
+    let restore = |source: &Value| {
+        object("Restore", "theirs", &json!({"source": source, "target": {"latest": true}, "mode": "Scratch"}))
+    };
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    until_refused("manifest", async || editors.create(&dry_run, &restore(&manifest)).await).await;
+
+    let message = refusal(editors.create(&PostParams::default(), &restore(&manifest)).await);
+    assert!(message.contains("verb adopt on tenants.finaiflow.io in namespace crds-admission"), "{message}");
+    assert!(message.contains("which editor lacks"), "{message}");
+    editors.create(&dry_run, &restore(&json!({"backupRef": {"name": "ours"}}))).await.unwrap();
+
+    adopters.create(&PostParams::default(), &restore(&manifest)).await.unwrap();
+    // Others can go on with it, but not make one of theirs into it.
+    let edit = Patch::Merge(json!({"metadata": {"finalizers": ["example.org/x"]}}));
+    editors.patch("theirs", &PatchParams::default(), &edit).await.unwrap();
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    editors.patch("theirs", &PatchParams::default(), &free).await.unwrap();
+    editors.delete("theirs", &DeleteParams::default()).await.unwrap();
+    editors.create(&PostParams::default(), &restore(&json!({"backupRef": {"name": "ours"}}))).await.unwrap();
+    let change = Patch::Merge(json!({"spec": {"source": {"backupRef": null, "className": manifest["className"],
+        "manifest": manifest["manifest"]}}}));
+    let refused = editors.patch("theirs", &PatchParams::default(), &change).await.unwrap_err();
+    assert!(refused.to_string().contains("spec is immutable"), "{refused}");
+    editors.delete("theirs", &DeleteParams::default()).await.unwrap();
 }
 
 #[tokio::test]

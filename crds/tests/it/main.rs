@@ -90,6 +90,18 @@ async fn rate_limit_policies_are_accepted_and_rejected() {
     try_all(&policies, "RateLimitPolicy", include_str!("../rate_limit_policy_cases.yaml")).await;
 }
 
+#[tokio::test]
+async fn backups_are_accepted_and_rejected() {
+    let backups = install(&client().await, include_str!("../../../config/crd/backups.finaiflow.io.yaml")).await;
+    try_all(&backups, "Backup", include_str!("../backup_cases.yaml")).await;
+}
+
+#[tokio::test]
+async fn restores_are_accepted_and_rejected() {
+    let restores = install(&client().await, include_str!("../../../config/crd/restores.finaiflow.io.yaml")).await;
+    try_all(&restores, "Restore", include_str!("../restore_cases.yaml")).await;
+}
+
 async fn try_all(objects: &Api<DynamicObject>, kind: &str, table: &str) {
     let all: Value = serde_yaml::from_str(table).unwrap();
     for case in all["create"].as_array().unwrap() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use finaiflow_crds::Tenant;
+use finaiflow_crds::cron::spread;
 use finaiflow_crds::names::{SecretPurpose, ledger_verification_name};
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobSpec, JobTemplateSpec};
 use k8s_openapi::api::core::v1::{
@@ -55,10 +56,8 @@ pub fn build(tenant: &Tenant, names: &TenantNames, settings: &LedgerVerification
 
 /// Every day at a time of its own, so that tenants spread.
 fn daily(claim: ClaimId) -> String {
-    // A claim is random: its first bytes are spread as evenly as any hash of it.
     let claim = claim.to_string();
-    let byte = |at: usize| u32::from_str_radix(&claim[at..at + 4], 16).unwrap_or_default();
-    format!("{} {} * * *", byte(0) % 60, byte(4) % 24)
+    format!("{} {} * * *", spread(&claim, 0, 60), spread(&claim, 4, 24))
 }
 
 fn pod(tenant: &str, settings: &LedgerVerification) -> PodSpec {
