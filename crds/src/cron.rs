@@ -113,7 +113,7 @@ const fn has(set: u64, bit: u32) -> bool {
 
 const fn length(year: u32, month: u32) -> u32 {
     match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         _ => 31,
@@ -123,8 +123,8 @@ const fn length(year: u32, month: u32) -> u32 {
 /// The numbers that a field names, and whether it leaves them unrestricted. `names` begin at `min`.
 fn set(field: &str, min: u32, max: u32, names: &[&str]) -> Option<(u64, bool)> {
     let number = |text: &str| {
-        let named = (min..).zip(names).find(|(_, name)| name.eq_ignore_ascii_case(text));
-        named.map(|(number, _)| number).or_else(|| text.parse().ok())
+        let word = (min..).zip(names).find(|(_, name)| name.eq_ignore_ascii_case(text));
+        word.map(|(number, _)| number).or_else(|| text.parse().ok())
     };
     let (mut bits, mut unrestricted) = (0, false);
     for part in field.split(',').filter(|part| !part.is_empty()) {
@@ -143,7 +143,9 @@ fn set(field: &str, min: u32, max: u32, names: &[&str]) -> Option<(u64, bool)> {
         }
         let step = step.unwrap_or(1);
         unrestricted |= matches!(range, "*" | "?") && step == 1;
-        bits |= (low..=high).filter(|number| (number - low) % step == 0).fold(0, |bits, number| bits | 1 << number);
+        bits |= (low..=high)
+            .filter(|number| (number - low).is_multiple_of(step))
+            .fold(0, |bits, number| bits | 1 << number);
     }
     Some((bits, unrestricted))
 }

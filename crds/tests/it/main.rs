@@ -3,6 +3,7 @@
 
 mod admission;
 
+use finaiflow_crds::cron::Cron;
 use kube::{
     Api, Client, Config, ResourceExt,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
@@ -100,6 +101,61 @@ async fn backups_are_accepted_and_rejected() {
 async fn restores_are_accepted_and_rejected() {
     let restores = install(&client().await, include_str!("../../../config/crd/restores.finaiflow.io.yaml")).await;
     try_all(&restores, "Restore", include_str!("../restore_cases.yaml")).await;
+}
+
+/// Whether a schedule is one, the crate and whoever stores CronJobs say alike.
+#[tokio::test]
+async fn schedules_are_read_as_cron_jobs_are() {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("batch", "v1", "CronJob"));
+    let jobs: Api<DynamicObject> = Api::default_namespaced_with(client().await, &kind);
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]});
+    for schedule in [
+        "@daily",
+        "@annually",
+        "@midnight",
+        "@reboot",
+        "@Daily",
+        "",
+        "* * * *",
+        "* * * * *",
+        "* * * * * *",
+        "? ? ? ? ?",
+        "*/7 1-23/4 15 */3 *",
+        "7/20 3 * * *",
+        "0 3 * jan-MAR mon,Fri",
+        "0 3 * january *",
+        "0 3 * * mon-2",
+        "60 * * * *",
+        "* 24 * * *",
+        "* * 0 * *",
+        "* * 32 * *",
+        "* * * 13 *",
+        "* * * 0 *",
+        "* * * * 7",
+        "* * * * 0-6",
+        "*/0 * * * *",
+        "*/100 * * * *",
+        "5-1 * * * *",
+        "5-5 * * * *",
+        "1-2-3 * * * *",
+        "1/2/3 * * * *",
+        ",5,, * * * *",
+        ", * * * *",
+        "L * * * *",
+        "0 0 30 2 *",
+        "5- * * * *",
+        "/5 * * * *",
+        "0 0 * * 5L",
+        "  1   2 3 4 5  ",
+    ] {
+        let job = json!({
+            "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "schedule"},
+            "spec": {"schedule": schedule, "jobTemplate": {"spec": {"template": {"spec": pod}}}},
+        });
+        let job: DynamicObject = serde_json::from_value(job).unwrap();
+        let stored = jobs.create(&PostParams { dry_run: true, field_manager: None }, &job).await;
+        assert_eq!(Cron::parse(schedule).is_some(), stored.is_ok(), "'{schedule}': {stored:?}");
+    }
 }
 
 async fn try_all(objects: &Api<DynamicObject>, kind: &str, table: &str) {
