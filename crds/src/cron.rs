@@ -83,6 +83,9 @@ impl Cron {
     /// The most days from one with runs to the next, over the 400 years after which the calendar repeats itself,
     /// weekdays included.
     fn longest_wait(&self) -> Option<u32> {
+        if self.dates.count_ones() == 31 && self.months.count_ones() == 12 && self.weekdays.count_ones() == 7 {
+            return Some(1);
+        }
         // 1 January 2000 was a Saturday.
         let (mut day, mut first, mut last, mut longest) = (0, None, 0, 0);
         for (year, month) in (2000..2400).flat_map(|year| (1..=12).map(move |month| (year, month))) {
@@ -172,6 +175,8 @@ mod tests {
             ("@daily", DAY),
             ("@midnight", DAY),
             ("0 3,3 ? * *", DAY),
+            ("0 3 1-31 1-12 0-6", DAY),
+            ("0 3 1-31 * 1", DAY),
             ("0 3 */2 * *", 2 * DAY),
             ("0 3 * * mon-FRI", 3 * DAY),
             ("0 3 * * 1-5/4", 4 * DAY),

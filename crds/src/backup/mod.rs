@@ -130,7 +130,8 @@ pub struct Incremental {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Segments {
-    /// Minutes from one to the next; 0 means none, and the incremental backups have to meet `spec.objectives.rpoMinutes`.
+    /// At most so many minutes from one to the next; 0 means none, and the incremental backups have to meet
+    /// `spec.objectives.rpoMinutes`.
     #[serde(default = "default_interval")]
     #[x_kube(validation = ("self == 0 || self >= 5 && self <= 50", "spec.segments.intervalMinutes must be between 5 and 50, or 0 for no segments"))]
     pub interval_minutes: i32,
