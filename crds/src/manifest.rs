@@ -1,5 +1,6 @@
 //! CustomResourceDefinitions as YAML, in the form that API servers store without surprises.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value};
 
@@ -20,9 +21,19 @@ pub enum Error {
     Yaml(#[from] serde_yaml::Error),
 }
 
-/// Every definition as `(plural.group, object)`.
+/// The definitions that are installed, as `(plural.group, object)`.
 pub fn definitions() -> Result<Vec<(String, Value)>, Error> {
-    [Tenant::crd(), RateLimitPolicy::crd(), Backup::crd(), Restore::crd()]
+    written(vec![Tenant::crd(), RateLimitPolicy::crd()])
+}
+
+/// Definitions that no controller acts on yet, and that are therefore not installed: who is let to ask for backups
+/// believes to have them.
+pub fn to_come() -> Result<Vec<(String, Value)>, Error> {
+    written(vec![Backup::crd(), Restore::crd()])
+}
+
+fn written(definitions: Vec<CustomResourceDefinition>) -> Result<Vec<(String, Value)>, Error> {
+    definitions
         .into_iter()
         .map(|crd| {
             let name = format!("{}.{}", crd.spec.names.plural, crd.spec.group);
@@ -75,7 +86,7 @@ mod tests {
 
     #[test]
     fn no_definition_allows_null_or_unbounded_strings() {
-        for (name, crd) in definitions().unwrap() {
+        for (name, crd) in definitions().unwrap().into_iter().chain(to_come().unwrap()) {
             let text = yaml(&crd).unwrap();
             assert!(!text.contains("nullable"), "{name}");
             let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
