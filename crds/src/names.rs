@@ -62,6 +62,8 @@ pub enum SecretPurpose {
     Database,
     /// The login of the ledger verification job: reads money tables, writes its findings.
     MaintenanceDatabase,
+    /// The login of the backup jobs: reads all that is backed up, writes nothing.
+    BackupDatabase,
     /// Ed25519 keys that sign access tokens.
     SigningKeys,
     /// The key encryption key of the tenant.
@@ -70,7 +72,8 @@ pub enum SecretPurpose {
 
 impl SecretPurpose {
     /// Every purpose, in the order in which Secrets are made.
-    pub const ALL: [Self; 4] = [Self::DataKey, Self::SigningKeys, Self::Database, Self::MaintenanceDatabase];
+    pub const ALL: [Self; 5] =
+        [Self::DataKey, Self::SigningKeys, Self::Database, Self::MaintenanceDatabase, Self::BackupDatabase];
 
     /// The word in names and types.
     #[must_use]
@@ -78,6 +81,7 @@ impl SecretPurpose {
         match self {
             Self::Database => "database",
             Self::MaintenanceDatabase => "maintenance-database",
+            Self::BackupDatabase => "backup-database",
             Self::SigningKeys => "signing-keys",
             Self::DataKey => "data-key",
         }
@@ -163,6 +167,7 @@ mod tests {
                 ("acme.signing-keys".into(), "finaiflow.io/signing-keys".into()),
                 ("acme.database".into(), "finaiflow.io/database".into()),
                 ("acme.maintenance-database".into(), "finaiflow.io/maintenance-database".to_owned()),
+                ("acme.backup-database".into(), "finaiflow.io/backup-database".to_owned()),
             ]
         );
         assert_eq!(TENANT_FINALIZER, "finaiflow.io/tenant");

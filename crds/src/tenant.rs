@@ -337,7 +337,8 @@ pub struct DatabaseStatus {
 pub struct SecretStatus {
     /// Name of the Secret in the Tenant's namespace.
     pub name: String,
-    /// What it is for: `database`, `maintenance-database`, `signing-keys` or `data-key`.
+    /// What it is for: `database`, `maintenance-database`, `backup-database`, `signing-keys` or
+    /// `data-key`.
     pub purpose: String,
     /// Counts its contents from 1.
     pub generation: i64,

@@ -59,8 +59,8 @@ pub(crate) async fn run(conn: &mut PgConnection, sql: String) -> Result<()> {
     Ok(())
 }
 
-/// Acts as the tenant's owner, with its schema as the search_path, until [`reset_role`] or the transaction's end.
-pub(crate) async fn become_owner(conn: &mut PgConnection, names: &TenantNames) -> Result<()> {
+/// Acts as the tenant's owner, with its schema as the search_path, until the transaction's end.
+pub async fn become_owner(conn: &mut PgConnection, names: &TenantNames) -> Result<()> {
     act_in(conn, Some(&names.owner), &names.schema).await
 }
 

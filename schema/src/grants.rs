@@ -131,7 +131,7 @@ async fn wanted(conn: &mut PgConnection, names: &TenantNames) -> Result<BTreeSet
         sqlx::query_as(sql).bind(names.schema.as_str()).bind(tables).fetch_all(&mut *conn).await?;
     let database: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(conn).await?;
     let mut grants = BTreeSet::new();
-    for role in [&names.app, &names.maintenance] {
+    for role in [&names.app, &names.maintenance, &names.backup] {
         grants.insert(Grant::new("DATABASE", &database, "CONNECT", role));
         grants.insert(Grant::new("SCHEMA", names.schema.as_str(), "USAGE", role));
     }
@@ -151,6 +151,9 @@ fn on_table(names: &TenantNames, table: &Table, columns: &[(String, String)]) ->
     let mut grants = Vec::new();
     if table.audited {
         grants.push(grant("SELECT", &names.maintenance));
+    }
+    if table.is_read_by_backup() {
+        grants.push(grant("SELECT", &names.backup));
     }
     let writer = match table.writer {
         Writer::Owner => return grants,

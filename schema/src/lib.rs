@@ -18,6 +18,6 @@ pub mod tables;
 pub mod testing;
 pub mod verification;
 
-pub use catalog::{Action, Change};
+pub use catalog::{Action, Change, become_owner};
 pub use error::{Conflict, Error, Result};
 pub use password::Password;

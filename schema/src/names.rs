@@ -126,11 +126,13 @@ pub enum Login {
     AppB,
     /// The ledger-verification job's.
     Maintenance,
+    /// The backup jobs'.
+    Backup,
 }
 
 impl Login {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::AppA, Self::AppB, Self::Maintenance];
+    pub const ALL: [Self; 4] = [Self::AppA, Self::AppB, Self::Maintenance, Self::Backup];
 
     /// The API server's slot for a credential generation: odd generations use a, even ones b.
     #[must_use]
@@ -142,6 +144,7 @@ impl Login {
         match self {
             Self::AppA | Self::AppB => "app",
             Self::Maintenance => "maintenance",
+            Self::Backup => "backup",
         }
     }
 }
@@ -163,6 +166,8 @@ pub struct TenantNames {
     pub app_b: Identifier,
     /// Login of the ledger-verification job.
     pub maintenance: Identifier,
+    /// Login of the backup jobs.
+    pub backup: Identifier,
 }
 
 impl TenantNames {
@@ -181,6 +186,7 @@ impl TenantNames {
             app_a: role("_app_a")?,
             app_b: role("_app_b")?,
             maintenance: role(LONGEST_ROLE_SUFFIX)?,
+            backup: role("_backup")?,
         })
     }
 
@@ -191,13 +197,14 @@ impl TenantNames {
             Login::AppA => &self.app_a,
             Login::AppB => &self.app_b,
             Login::Maintenance => &self.maintenance,
+            Login::Backup => &self.backup,
         }
     }
 
     /// Every role, members before the group they are in, the owner last: the order in which they can be dropped.
     #[must_use]
-    pub const fn roles(&self) -> [&Identifier; 5] {
-        [&self.app_a, &self.app_b, &self.maintenance, &self.app, &self.owner]
+    pub const fn roles(&self) -> [&Identifier; 6] {
+        [&self.app_a, &self.app_b, &self.maintenance, &self.backup, &self.app, &self.owner]
     }
 
     /// The comment that marks an object as this claim's.
@@ -243,6 +250,7 @@ mod tests {
                 "ff_0123456789abcdef_app_a",
                 "ff_0123456789abcdef_app_b",
                 "ff_0123456789abcdef_maintenance",
+                "ff_0123456789abcdef_backup",
                 "ff_0123456789abcdef_app",
                 "ff_0123456789abcdef_owner",
             ]

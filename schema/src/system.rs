@@ -12,6 +12,7 @@ const COMMENT: &str = "finaiflow/system";
 const MIGRATIONS: &[Migration] = &[
     Migration::new(1, "claims", include_str!("../system/0001_claims.sql")),
     Migration::new(2, "claims_by_name", include_str!("../system/0002_claims_by_name.sql")),
+    Migration::new(3, "backup_login", include_str!("../system/0003_backup_login.sql")),
 ];
 
 /// Where a claim is in its life.

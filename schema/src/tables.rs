@@ -22,6 +22,21 @@ pub enum Class {
     Ephemeral,
 }
 
+impl Class {
+    /// The word for it in a backup's manifest.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Money => "money",
+            Self::Append => "append",
+            Self::Logged => "logged",
+            Self::Derived => "derived",
+            Self::Expiring => "expiring",
+            Self::Ephemeral => "ephemeral",
+        }
+    }
+}
+
 /// Who writes a table directly. Reading follows: all but [`Writer::Owner`]'s tables are readable by the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
@@ -48,6 +63,20 @@ pub struct Table {
     pub writer: Writer,
     /// Whether the ledger-verification job reads it.
     pub audited: bool,
+}
+
+impl Table {
+    /// Whether a backup may read it. Who is logged in is nobody else's business, and not restored.
+    #[must_use]
+    pub fn is_read_by_backup(&self) -> bool {
+        self.class != Class::Ephemeral && !["sessions", "refresh_tokens"].contains(&self.name)
+    }
+
+    /// Whether a backup holds its rows. What only the owner writes is made anew where it is restored.
+    #[must_use]
+    pub fn is_backed_up(&self) -> bool {
+        self.is_read_by_backup() && self.writer != Writer::Owner
+    }
 }
 
 const fn table(name: &'static str, class: Class, primary_key: &'static [&'static str], writer: Writer) -> Table {

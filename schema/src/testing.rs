@@ -38,6 +38,8 @@ pub struct TestTenant {
     pub app_url: String,
     /// URL of the ledger-verification job's login.
     pub maintenance_url: String,
+    /// URL of the backup jobs' login.
+    pub backup_url: String,
 }
 
 /// A fresh database with one tenant in it; more by [`TenantDb::create_second_tenant`].
@@ -55,6 +57,8 @@ pub struct TenantDb {
     pub app_url: String,
     /// URL of the first tenant's ledger-verification login.
     pub maintenance_url: String,
+    /// URL of the first tenant's backup login.
+    pub backup_url: String,
     server: Server,
 }
 
@@ -81,9 +85,22 @@ impl TenantDb {
         let mut conn = connect(&admin_url).await;
         system::ensure(&mut conn).await.expect("system schema");
         system::next_epoch(&mut conn).await.expect("epoch");
-        let TestTenant { claim_id, names, app_url, maintenance_url } = server.provision(&mut conn, "acme").await;
+        let TestTenant { claim_id, names, app_url, maintenance_url, backup_url } =
+            server.provision(&mut conn, "acme").await;
         let superuser_url = server.options().to_url_lossy().to_string();
-        Self { superuser_url, admin_url, claim_id, names, app_url, maintenance_url, server }
+        Self { superuser_url, admin_url, claim_id, names, app_url, maintenance_url, backup_url, server }
+    }
+
+    /// The first tenant.
+    #[must_use]
+    pub fn tenant(&self) -> TestTenant {
+        TestTenant {
+            claim_id: self.claim_id,
+            names: self.names.clone(),
+            app_url: self.app_url.clone(),
+            maintenance_url: self.maintenance_url.clone(),
+            backup_url: self.backup_url.clone(),
+        }
     }
 
     /// Provisions a neighbour in the same database.
@@ -162,7 +179,8 @@ impl Server {
         provision::ensure_grants(conn, &names).await.expect("grants");
         let app_url = self.log_in(conn, &names, Login::AppA).await;
         let maintenance_url = self.log_in(conn, &names, Login::Maintenance).await;
-        TestTenant { claim_id, names, app_url, maintenance_url }
+        let backup_url = self.log_in(conn, &names, Login::Backup).await;
+        TestTenant { claim_id, names, app_url, maintenance_url, backup_url }
     }
 
     async fn log_in(&self, conn: &mut PgConnection, names: &TenantNames, login: Login) -> String {

@@ -127,8 +127,8 @@ mod tests {
             "status": {
                 "claimID": "00000000000000aa",
                 "conditions": [condition("SchemaReady", "True"), condition("CredentialsReady", "True")],
-                "secrets": [secret("database", 1), secret("maintenance-database", 1), secret("signing-keys", 1),
-                            secret("data-key", 1)],
+                "secrets": [secret("database", 1), secret("maintenance-database", 1), secret("backup-database", 1),
+                            secret("signing-keys", 1), secret("data-key", 1)],
             },
         });
         merge(&mut object, patch);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ready_tenant_is_loaded_whole_but_without_the_maintenance_login() {
+    fn a_ready_tenant_is_loaded_whole_but_without_the_logins_of_jobs() {
         let need = first(&tenant(&json!({})));
         let secrets: Vec<_> = need.secrets.values().map(String::as_str).collect();
         assert_eq!(secrets, ["acme.database", "acme.signing-keys", "acme.data-key"]);

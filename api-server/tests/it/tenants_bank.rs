@@ -90,10 +90,8 @@ impl Bank {
         let admin = client(None).await;
         install_crd(&admin).await;
         let db = TenantDb::create().await;
-        let (claim_id, names) = (db.claim_id, db.names.clone());
-        let (app_url, maintenance_url) = (db.app_url.clone(), db.maintenance_url.clone());
-        let (namespace, name, port) = (random_name("banks"), random_name("bank"), server(&app_url).get_port());
-        let tenant = TestTenant { claim_id, names, app_url, maintenance_url };
+        let (namespace, name, port) = (random_name("banks"), random_name("bank"), server(&db.app_url).get_port());
+        let tenant = db.tenant();
         let bank = Self { namespace, name, tenant, db: Arc::new(db), port, signing_key: signing_key("k1"), admin };
         bank.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": bank.namespace}})).await;
         bank.grant_what_the_chart_grants().await;

@@ -43,6 +43,7 @@ fn status_matches_what_psql_shows() {
             format!("ff_{claim}_app|f"),
             format!("ff_{claim}_app_a|t"),
             format!("ff_{claim}_app_b|f"),
+            format!("ff_{claim}_backup|t"),
             format!("ff_{claim}_maintenance|t"),
             format!("ff_{claim}_owner|f"),
         ]
@@ -52,7 +53,7 @@ fn status_matches_what_psql_shows() {
         let kind = kubectl(&["-n", BANKS, "get", "secret", name, "-o", "jsonpath={.type}"]);
         assert_eq!(kind, format!("finaiflow.io/{}", secret["purpose"].as_str().unwrap()));
     }
-    assert_eq!(status["secrets"].as_array().unwrap().len(), 4);
+    assert_eq!(status["secrets"].as_array().unwrap().len(), 5);
     let _ = kubectl(&["-n", BANKS, "get", "cronjob", &format!("{}-verify", tenant.name)]);
     tenant.delete();
 }

@@ -38,6 +38,7 @@ pub const fn login(purpose: SecretPurpose) -> Option<Login> {
     match purpose {
         SecretPurpose::Database => Some(Login::AppA),
         SecretPurpose::MaintenanceDatabase => Some(Login::Maintenance),
+        SecretPurpose::BackupDatabase => Some(Login::Backup),
         SecretPurpose::SigningKeys | SecretPurpose::DataKey => None,
     }
 }
@@ -122,7 +123,7 @@ fn is_usable(live: &Secret, names: &TenantNames, observed: &Observed, purpose: S
     match purpose {
         SecretPurpose::DataKey => data(KEK).is_some_and(|kek| kek.len() == 32),
         SecretPurpose::SigningKeys => data(KEYS_JSON).is_some_and(signing_keys::is_usable),
-        SecretPurpose::Database | SecretPurpose::MaintenanceDatabase => {
+        SecretPurpose::Database | SecretPurpose::MaintenanceDatabase | SecretPurpose::BackupDatabase => {
             let is_ours = |password: &&[u8]| BASE64URL_NOPAD.decode(password).is_ok_and(|bits| bits.len() == 32);
             let is_current = |password: &[u8]| match recorded(names, observed, purpose) {
                 // Contents under a number that PostgreSQL knows must be what PostgreSQL was given: another password

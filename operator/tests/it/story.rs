@@ -46,10 +46,11 @@ async fn a_tenant_becomes_ready_and_its_status_is_true() {
     assert_eq!(world.query(&owner).await, [format!("ff_{claim}_owner")]);
     let version = world.query(&format!("SELECT max(version)::text FROM {}.schema_migrations", schema.name)).await;
     assert_eq!(version, [schema.version.to_string()]);
-    assert_eq!(world.roles().await.len(), 5);
+    assert_eq!(world.roles().await.len(), 6);
 
-    // The app's login and the job's get in with what the Secrets say.
-    for (secret, table) in [("acme.database", "users"), ("acme.maintenance-database", "entries")] {
+    // The app's login and the jobs' get in with what the Secrets say.
+    for (purpose, table) in [("database", "users"), ("maintenance-database", "entries"), ("backup-database", "users")] {
+        let secret = &format!("acme.{purpose}");
         let mut conn = PgConnection::connect(&world.secret(secret, "DATABASE_URL").await).await.unwrap();
         let count: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
             .fetch_one(&mut conn)
@@ -106,9 +107,9 @@ async fn events_tell_the_story_and_nothing_leaks() {
     })
     .await;
     let told = format!("{events:?} {:?} {}", world.tenant("acme").await.status, world.log());
-    for (secret, key) in
-        [("acme.database", "password"), ("acme.maintenance-database", "password"), ("acme.signing-keys", "keys.json")]
-    {
+    let logins = ["database", "maintenance-database", "backup-database"].map(|purpose| (purpose, "password"));
+    for (purpose, key) in logins.into_iter().chain([("signing-keys", "keys.json")]) {
+        let secret = &format!("acme.{purpose}");
         assert!(!told.contains(&world.secret(secret, key).await), "{secret} is told");
     }
     world.end().await;

@@ -152,6 +152,7 @@ impl World {
             "app false -1".to_owned(),
             format!("app_a true {connections}"),
             format!("app_b false {connections}"),
+            "backup true 2".to_owned(),
             "maintenance true 2".to_owned(),
             "owner false -1".to_owned(),
         ];
@@ -171,7 +172,9 @@ impl World {
         found.sort();
         told.sort();
         assert_eq!(found, told, "{name}");
-        for (secret, table) in [("database", "users"), ("maintenance-database", "entries")] {
+        for (secret, table) in
+            [("database", "users"), ("maintenance-database", "entries"), ("backup-database", "users")]
+        {
             let url = self.secret(&format!("{name}.{secret}"), "DATABASE_URL").await;
             let mut session = PgConnection::connect(&url).await.unwrap();
             let count = format!("SELECT count(*) FROM {table}");

@@ -11,8 +11,10 @@ use crate::names::{Identifier, TenantNames, quote};
 const IDLE_IN_TRANSACTION_SECONDS: u32 = 30;
 /// The verification reads the whole ledger in one snapshot.
 const MAINTENANCE_STATEMENT_SECONDS: u32 = 900;
+/// A whole ledger is read, at the pace of the store it goes to.
+const BACKUP_STATEMENT_SECONDS: u32 = 4 * 3600;
 /// One job, and one that overlaps.
-const MAINTENANCE_CONNECTIONS: u32 = 2;
+const JOB_CONNECTIONS: u32 = 2;
 
 /// How a role should be. Login slots are made without `LOGIN`; they get it together with a password.
 struct Wanted<'a> {
@@ -64,7 +66,8 @@ async fn wanted<'a>(conn: &mut PgConnection, names: &'a TenantNames, limits: &Li
         group(&names.app),
         login(&names.app_a, limits.connections, limits.statement_timeout_seconds),
         login(&names.app_b, limits.connections, limits.statement_timeout_seconds),
-        login(&names.maintenance, MAINTENANCE_CONNECTIONS, MAINTENANCE_STATEMENT_SECONDS),
+        login(&names.maintenance, JOB_CONNECTIONS, MAINTENANCE_STATEMENT_SECONDS),
+        login(&names.backup, JOB_CONNECTIONS, BACKUP_STATEMENT_SECONDS),
     ])
 }
 

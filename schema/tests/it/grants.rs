@@ -84,7 +84,7 @@ async fn the_app_reads_its_tables_and_cannot_mint_money() {
 async fn a_login_reaches_nothing_outside_its_schema() {
     let db = TenantDb::create().await;
     let neighbour = db.create_second_tenant().await;
-    for url in [&db.app_url, &db.maintenance_url] {
+    for url in [&db.app_url, &db.maintenance_url, &db.backup_url] {
         let mut conn = connect(url).await;
         denied(
             &mut conn,

@@ -1,7 +1,7 @@
 //! Passwords, as PostgreSQL checks them.
 
 use finaiflow_schema::Error;
-use finaiflow_schema::names::Login;
+use finaiflow_schema::names::{Identifier, Login};
 use finaiflow_schema::provision::{login_matches, set_login_password};
 use finaiflow_schema::testing::{LIMITS, TenantDb, connect, random_password};
 use sqlx::postgres::PgConnectOptions;
@@ -30,7 +30,7 @@ async fn a_login_connects_with_its_password_only_and_the_server_holds_a_verifier
             .fetch_all(&mut db.superuser().await)
             .await
             .unwrap();
-    assert_eq!(stored.len(), 2);
+    assert_eq!(stored.len(), 3);
     assert!(stored.iter().all(|verifier| verifier.starts_with("SCRAM-SHA-256$")));
     db.drop().await;
 }
@@ -44,7 +44,7 @@ async fn groups_and_unused_slots_cannot_log_in() {
             .fetch_all(&mut db.admin().await)
             .await
             .unwrap();
-    assert_eq!(can_log_in, [db.names.app_a.as_str(), db.names.maintenance.as_str()]);
+    assert_eq!(can_log_in, [&db.names.app_a, &db.names.backup, &db.names.maintenance].map(Identifier::as_str));
     db.drop().await;
 }
 
@@ -76,7 +76,8 @@ async fn slots_take_turns_and_both_work_during_the_overlap() {
 #[tokio::test]
 async fn settings_and_limits_are_the_roles_own() {
     let db = TenantDb::create().await;
-    for (url, timeout, connections) in [(&db.app_url, "30s", 20), (&db.maintenance_url, "15min", 2)] {
+    let logins = [(&db.app_url, "30s", 20), (&db.maintenance_url, "15min", 2), (&db.backup_url, "4h", 2)];
+    for (url, timeout, connections) in logins {
         let mut conn = connect(url).await;
         let found: (String, String, String, i32) = sqlx::query_as(
             "SELECT current_setting('search_path'), current_setting('statement_timeout'),

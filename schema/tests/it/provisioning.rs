@@ -51,6 +51,7 @@ async fn the_first_run_tells_what_it_made() {
             format!("created role {r}_app_a"),
             format!("created role {r}_app_b"),
             format!("created role {r}_maintenance"),
+            format!("created role {r}_backup"),
             format!("granted membership of {r}_app_a in {r}_app"),
             format!("granted membership of {r}_app_b in {r}_app"),
             format!("granted membership of the admin in {r}_owner"),

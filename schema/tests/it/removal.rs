@@ -43,6 +43,7 @@ async fn release_closes_every_way_in_and_keeps_the_data() {
         [
             format!("disabled login {}", names.app_a),
             format!("disabled login {}", names.maintenance),
+            format!("disabled login {}", names.backup),
             format!("disabled sessions of {}", names.app_a),
         ]
     );
@@ -138,7 +139,7 @@ async fn drop_goes_on_from_wherever_it_stopped() {
         ensure_roles_and_schema(&mut admin, n, &LIMITS).await.unwrap();
         finaiflow_schema::migrate::migrate(&mut admin, n).await.unwrap();
         ensure_grants(&mut admin, n).await.unwrap();
-        for login in [Login::AppA, Login::Maintenance] {
+        for login in [Login::AppA, Login::Maintenance, Login::Backup] {
             set_login_password(&mut admin, n, login, &random_password(), 1).await.unwrap();
         }
     }

@@ -70,7 +70,7 @@ async fn the_same_name_gets_its_bank_back() {
         let state = world.catalog.state.lock().unwrap();
         let login = state.logins.iter().find(|login| login.role.ends_with("app_a")).unwrap();
         assert_eq!(login.digest, sha256(&password));
-        assert_eq!((state.claims.len(), state.schemas.len(), state.roles.len()), (1, 1, 5));
+        assert_eq!((state.claims.len(), state.schemas.len(), state.roles.len()), (1, 1, 6));
     }
 
     let writes = world.catalog.state.lock().unwrap().writes;

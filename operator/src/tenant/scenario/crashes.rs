@@ -44,10 +44,11 @@ fn is_made(world: &World) {
 /// One of everything, and all of it fits together.
 fn is_provisioned(world: &World) {
     let state = world.catalog.state.lock().unwrap();
-    assert_eq!((state.claims.len(), state.schemas.len(), state.roles.len()), (1, 1, 5));
+    assert_eq!((state.claims.len(), state.schemas.len(), state.roles.len()), (1, 1, 6));
     let claim = &state.claims[0];
     assert_eq!((claim.state, state.versions[&claim.schema_name]), (ClaimState::Active, HEAD));
-    for (purpose, role) in [("database", "app_a"), ("maintenance-database", "maintenance")] {
+    let logins = [("database", "app_a"), ("maintenance-database", "maintenance"), ("backup-database", "backup")];
+    for (purpose, role) in logins {
         let secret = world.cluster.secret(&format!("acme.{purpose}")).unwrap();
         let annotations = &secret["metadata"]["annotations"];
         assert_eq!(annotations["finaiflow.io/claim-id"], claim.claim_id.to_string());
@@ -59,7 +60,7 @@ fn is_provisioned(world: &World) {
     }
     let mut objects = world.cluster.versions();
     objects.retain(|path, _| !path.contains("admissionregistration"));
-    assert_eq!(objects.len(), 9, "{:?}", objects.keys());
+    assert_eq!(objects.len(), 10, "{:?}", objects.keys());
     assert_eq!(world.cluster.tenant("acme").unwrap()["status"]["claimID"], claim.claim_id.to_string());
     assert_eq!(world.condition("CredentialsReady"), "True/Provisioned");
 }

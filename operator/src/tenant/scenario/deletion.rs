@@ -19,7 +19,7 @@ async fn retain_closes_logins_and_keeps_data_and_keys() {
     {
         let state = world.catalog.state.lock().unwrap();
         assert_eq!((state.claims[0].state, state.logins.len()), (ClaimState::Released, 0));
-        assert_eq!((state.schemas.len(), state.roles.len()), (1, 5));
+        assert_eq!((state.schemas.len(), state.roles.len()), (1, 6));
     }
     let left: Vec<_> = world.cluster.versions().into_keys().collect();
     assert_eq!(

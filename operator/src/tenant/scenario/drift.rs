@@ -68,7 +68,7 @@ async fn a_lost_login_secret_is_a_new_password() {
     let state = world.catalog.state.lock().unwrap();
     let logins: Vec<_> =
         state.logins.iter().map(|record| (record.role.rsplit('_').next(), record.generation)).collect();
-    assert_eq!(logins, [(Some("maintenance"), 1), (Some("a"), 2)], "the old password is void");
+    assert_eq!(logins, [(Some("maintenance"), 1), (Some("backup"), 1), (Some("a"), 2)], "the old password is void");
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ async fn a_tenant_becomes_everything_in_one_visit() {
             "POST secrets",
             "POST secrets",
             "POST secrets",
+            "POST secrets",
             "PATCH acme.finaiflow-api",
             "PATCH acme.finaiflow-api",
             "PATCH acme.finaiflow-jobs",
@@ -38,7 +39,7 @@ async fn a_tenant_becomes_everything_in_one_visit() {
     assert_eq!(status["hosts"], json!(["x.acme.example"]));
     assert_eq!(status["endpoint"], "http://finaiflow-api.finaiflow-system.svc:8000");
     assert_eq!(status["observedGeneration"], 1);
-    let secrets = ["data-key", "signing-keys", "database", "maintenance-database"];
+    let secrets = ["data-key", "signing-keys", "database", "maintenance-database", "backup-database"];
     assert_eq!(
         status["secrets"],
         json!(secrets.map(|purpose| json!({"name": format!("acme.{purpose}"), "purpose": purpose, "generation": 1})))

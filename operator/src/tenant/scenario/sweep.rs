@@ -50,7 +50,7 @@ async fn a_claim_without_a_tenant_is_released_with_data_and_keys_kept() {
     assert_eq!(state(&world), ClaimState::Released, "whatever its deletionPolicy was: nobody asked us to drop it");
     {
         let state = world.catalog.state.lock().unwrap();
-        assert_eq!((state.schemas.len(), state.roles.len(), state.logins.len()), (1, 5, 0));
+        assert_eq!((state.schemas.len(), state.roles.len(), state.logins.len()), (1, 6, 0));
     }
     assert!(world.cluster.secret("acme.data-key").is_some());
     assert_eq!(swept(&world).await, Vec::<String>::new());
@@ -118,7 +118,7 @@ async fn keys_and_roles_of_a_dropped_bank_go() {
     ] {
         assert_eq!(world.cluster.secret(name).is_some(), is_there, "{name}");
     }
-    assert_eq!(world.catalog.state.lock().unwrap().roles.len(), 5);
+    assert_eq!(world.catalog.state.lock().unwrap().roles.len(), 6);
     assert_eq!(swept(&world).await, Vec::<String>::new());
 }
 
