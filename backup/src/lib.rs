@@ -1,0 +1,11 @@
+//! Backup and restore of one tenant.
+//!
+//! A backup is two files at a destination: an object, sealed so that the job which wrote it cannot read it back, and a
+//! signed manifest that says what the object holds and what it follows. [`sections`] is what is in the object, [`seal`]
+//! how it is compressed and encrypted, [`manifest`] what is said of it, and [`vault`] where both lie.
+
+pub mod manifest;
+pub mod seal;
+pub mod sections;
+pub mod sha256;
+pub mod vault;

@@ -1,0 +1,7 @@
+//! Destinations as they are: a directory, and an S3 server that fails in every way a server can.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod directory;
+mod harness;
+mod server;
+mod server_faults;
