@@ -145,3 +145,52 @@ fn causes(error: &object_store::Error) -> impl Iterator<Item = &(dyn std::error:
 fn chain(error: &object_store::Error) -> String {
     causes(error).fold(error.to_string(), |text, cause| text + "\n" + &cause.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the store wraps errors of files.
+    #[derive(Debug, thiserror::Error)]
+    #[error("/secret/place: {0}")]
+    struct Wrapped(#[source] io::Error);
+
+    fn of_a_directory(kind: io::ErrorKind) -> Error {
+        let source = Box::new(Wrapped(io::Error::from(kind)));
+        Error::classify(&object_store::Error::Generic { store: "LocalFileSystem", source }, "put it")
+    }
+
+    #[test]
+    fn errors_of_files_are_told_apart() {
+        for (kind, trouble) in [
+            (io::ErrorKind::StorageFull, Trouble::Full),
+            (io::ErrorKind::QuotaExceeded, Trouble::Full),
+            (io::ErrorKind::PermissionDenied, Trouble::Denied),
+            (io::ErrorKind::ReadOnlyFilesystem, Trouble::Denied),
+            (io::ErrorKind::Unsupported, Trouble::Unusable),
+            (io::ErrorKind::Other, Trouble::Unavailable),
+        ] {
+            let error = of_a_directory(kind);
+            assert_eq!((error.trouble, error.is_transient()), (trouble, trouble == Trouble::Unavailable));
+            assert!(!format!("{error} {error:?}").contains("/secret/place"));
+        }
+        assert_eq!(of_a_directory(io::ErrorKind::StorageFull).to_string(), "put it: no storage space");
+    }
+
+    #[test]
+    fn an_error_comes_through_a_stream() {
+        let full = of_a_directory(io::ErrorKind::StorageFull);
+        let error = Error::of(io::Error::other(full), "seal it");
+        assert_eq!((error.trouble, error.at.as_str()), (Trouble::Full, "put it"));
+        let missing = object_store::Error::NotFound { path: "x".into(), source: "gone".into() };
+        assert_eq!(Error::of(missing.into(), "read it").trouble, Trouble::NotFound);
+        assert!(Error::of(io::Error::from(io::ErrorKind::BrokenPipe), "read it").is_transient());
+    }
+
+    #[test]
+    fn a_bucket_named_like_an_answer_is_none() {
+        let source = "GET http://s3/redirect-507/<Code>A b</Code>: connection refused".into();
+        let error = Error::classify(&object_store::Error::Generic { store: "S3", source }, "list it");
+        assert_eq!((error.is_transient(), error.why.as_str()), (true, "no answer"));
+    }
+}

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use finaiflow_backup::seal::{self, Secrets};
 use finaiflow_backup::vault::{Folder, Patience, Settings, Trouble, Vault};
 use finaiflow_schema::names::ClaimId;
-use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{Directory, PART, claim, id, identities, label, noise};
@@ -99,11 +98,11 @@ async fn what_a_killed_program_left_is_swept() {
     vault.upload(id(1)).complete().await.unwrap();
     let staged = directory.folder("objects").join(format!("{}#1", id(2)));
     fs::write(&staged, "half").unwrap();
-    let (an_hour_ago, now) = (Duration::from_hours(1), now());
-    assert_eq!(vault.sweep_unfinished(now - an_hour_ago).await.unwrap(), 0);
     let listing = vault.list(Folder::Objects).await.unwrap();
+    let (hour, now) = (Duration::from_hours(1), listing.found[0].put_at);
+    assert_eq!(vault.sweep_unfinished(now - hour).await.unwrap(), 0);
     assert_eq!((listing.found.len(), listing.strangers.len()), (1, 0));
-    assert_eq!(vault.sweep_unfinished(now + an_hour_ago).await.unwrap(), 1);
+    assert_eq!(vault.sweep_unfinished(now + hour).await.unwrap(), 1);
     assert_eq!(directory.files("objects"), [id(1).to_string()]);
 }
 
