@@ -25,7 +25,7 @@ rm -rf "$COPY"
 mkdir -p "$COPY"
 # As new as can be: cargo goes by time.
 tar -C "$ROOT" --exclude=target -cf - Cargo.toml Cargo.lock rust-toolchain.toml \
-  crds schema ledger telemetry operator api-server e2e | tar -C "$COPY" -xmf - --no-same-owner
+  crds schema ledger telemetry backup operator api-server e2e | tar -C "$COPY" -xmf - --no-same-owner
 simulate || { tail -n 30 "$COPY.log" >&2; echo 'error: the engine fails as it is' >&2; exit 1; }
 
 mutant 'a batch is answered although its commit failed' engine/committer.rs \
