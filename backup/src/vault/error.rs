@@ -78,6 +78,7 @@ impl Error {
                 Trouble::Unusable
             }
             _ => match answer.status {
+                Some(401 | 403) => Trouble::Denied,
                 Some(507) => Trouble::Full,
                 Some(408 | 429) => Trouble::Unavailable,
                 Some(300..=499 | 501) => Trouble::Unusable,

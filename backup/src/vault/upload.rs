@@ -73,8 +73,15 @@ impl Upload {
         }
     }
 
+    /// Until the part that was handed over last is on its way, and the one before it there.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let State::Sending(sending) = &mut self.state else { return Poll::Ready(Ok(())) };
+        let sending = match &mut self.state {
+            State::Ready(_) => return Poll::Ready(Ok(())),
+            State::Sending(sending) => sending,
+            State::Failed(_) | State::Ended => {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the upload failed before")));
+            }
+        };
         let (parts, sent) = ready!(sending.as_mut().poll(cx));
         self.state = if sent.is_ok() { State::Ready(parts) } else { State::Failed(parts) };
         Poll::Ready(sent.map_err(|error| io::Error::other(Error::classify(&error, &self.at))))
@@ -91,13 +98,7 @@ impl AsyncWrite for Upload {
                 self.buffer.extend_from_slice(taken);
                 return Poll::Ready(Ok(taken.len()));
             }
-            let mut parts = match std::mem::replace(&mut self.state, State::Ended) {
-                State::Ready(parts) => parts,
-                ended => {
-                    self.state = ended;
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the upload failed before")));
-                }
-            };
+            let State::Ready(mut parts) = std::mem::replace(&mut self.state, State::Ended) else { continue };
             let part = std::mem::take(&mut self.buffer);
             self.state = State::Sending(Box::pin(async move {
                 let sent = parts.send(part).await;

@@ -84,7 +84,7 @@ async fn nothing_is_left_of_an_upload_that_was_given_up() {
     let mut dropped = vault.upload(id(2));
     dropped.write_all(&noise(PART + 1)).await.unwrap();
     drop(dropped);
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while !directory.files("objects").is_empty() {
         assert!(Instant::now() < until, "{:?}", directory.files("objects"));
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,5 +1,5 @@
 //! Destinations as they are: a directory, and an S3 server that fails in every way a server can.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod directory;
 mod harness;

@@ -1,5 +1,6 @@
 //! A server on loopback that answers as a test says, and remembers what it was asked.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use finaiflow_backup::vault::{Bucket, Patience, Settings, Vault};
@@ -130,7 +131,7 @@ async fn serve(mut stream: TcpStream, asked: &Asked, answer: &(impl Fn(&Request,
         };
         let mut head = format!("HTTP/1.1 {status} As-Said\r\nContent-Length: {}\r\n", body.len() + missing);
         for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
+            write!(head, "{name}: {value}\r\n").unwrap();
         }
         head += "\r\n";
         let body = if request.method == "HEAD" { Vec::new() } else { body };

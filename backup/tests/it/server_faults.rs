@@ -124,7 +124,8 @@ async fn a_bucket_that_is_not_there_is_no_empty_one() {
 
 #[tokio::test]
 async fn half_a_list_is_none() {
-    let page = r#"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>next</NextContinuationToken></ListBucketResult>"#;
+    let page = "<ListBucketResult><IsTruncated>true</IsTruncated>\
+        <NextContinuationToken>next</NextContinuationToken></ListBucketResult>";
     let server = Server::start(move |request, _| {
         if request.target.contains("continuation-token") {
             Reply::error(403, "AccessDenied")
@@ -149,7 +150,7 @@ fn second_part(refused: impl Fn() -> Reply + Send + Sync + 'static) -> impl Fn(&
 }
 
 async fn eventually_asked(server: &Server, what: &str) {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while !server.asked().iter().any(|asked| asked.starts_with(what)) {
         assert!(Instant::now() < until, "{:?}", server.asked());
         tokio::time::sleep(Duration::from_millis(5)).await;
