@@ -70,8 +70,12 @@ impl Error {
         let answer = Answer::of(&chain(error));
         let trouble = match (answer.code.as_deref(), error) {
             (Some(code), _) if code.contains("Quota") || code.contains("StorageFull") => Trouble::Full,
-            (Some("NoSuchBucket"), _) => Trouble::Unusable,
-            (_, Store::NotFound { .. }) => Trouble::NotFound,
+            (Some("NoSuchKey"), _) => Trouble::NotFound,
+            (Some("XAdminUserNotFound"), _) => Trouble::Denied,
+            // It was completed or swept; another one may do.
+            (Some("NoSuchUpload"), _) => Trouble::Unavailable,
+            // Any other 404 is about a bucket, a user or a proxy, and must not pass for a file that is not there.
+            (_, Store::NotFound { .. }) if answer.status.is_none() => Trouble::NotFound,
             (_, Store::AlreadyExists { .. } | Store::Precondition { .. }) => Trouble::Exists,
             (_, Store::PermissionDenied { .. } | Store::Unauthenticated { .. }) => Trouble::Denied,
             (_, Store::NotSupported { .. } | Store::NotImplemented { .. } | Store::InvalidPath { .. }) => {

@@ -179,7 +179,13 @@ impl Vault {
     /// Reads an object as a stream, and tells its length. Errors of the stream hold an [`Error`], see [`Error::of`].
     pub async fn read(&self, id: ArtefactId) -> Result<(u64, Stream)> {
         let (path, at) = (self.path(Folder::Objects, id), format!("get {}", Folder::Objects.key(id)));
-        let size = self.within(&at, self.store.head(&path)).await?.size;
+        let size = match self.within(&at, self.store.head(&path)).await {
+            // To HEAD, a server cannot say what it is that it does not find.
+            Err(error) if error.trouble == Trouble::Unusable => {
+                self.within(&at, self.store.get(&path)).await?.meta.size
+            }
+            head => head?.size,
+        };
         let vault = self.clone();
         // Part by part, so that a connection that breaks costs one part, however long the object is.
         let parts = stream::iter((0..size).step_by(PART)).map(move |from| {

@@ -61,6 +61,10 @@ impl Directory {
         Self(path)
     }
 
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub fn settings(&self) -> Settings {
         Settings::Directory(self.0.clone())
     }

@@ -123,6 +123,15 @@ async fn a_bucket_that_is_not_there_is_no_empty_one() {
 }
 
 #[tokio::test]
+async fn what_a_proxy_does_not_find_may_be_there() {
+    let server = Server::start(|_, _| Reply::Answer(404, Vec::new(), b"<html>not found</html>".to_vec())).await;
+    let vault = server.vault(patience());
+    assert_eq!(vault.get(Folder::Manifests, id(1)).await.unwrap_err().trouble, Trouble::Unusable);
+    assert_eq!(vault.read(id(1)).await.map(drop).unwrap_err().trouble, Trouble::Unusable);
+    assert_eq!(vault.delete(Folder::Manifests, id(1)).await.unwrap_err().trouble, Trouble::Unusable);
+}
+
+#[tokio::test]
 async fn half_a_list_is_none() {
     let page = "<ListBucketResult><IsTruncated>true</IsTruncated>\
         <NextContinuationToken>next</NextContinuationToken></ListBucketResult>";
