@@ -87,6 +87,10 @@ impl Settings {
             }
             Self::Bucket(bucket) => {
                 let unusable = |why| Error::new(Trouble::Unusable, "open the bucket", why);
+                // Told here, as the client takes it for a server that does not answer.
+                if !bucket.allow_http && bucket.endpoint.as_ref().is_some_and(|url| !url.starts_with("https://")) {
+                    return Err(unusable("its endpoint is no https:// URL, and plain HTTP is not allowed"));
+                }
                 let prefix = Path::parse(&bucket.prefix).map_err(|_| unusable("the prefix cannot be a path"))?;
                 let store = bucket.builder(patience).build().map_err(|_| unusable("the settings do not fit"))?;
                 Ok((Arc::new(store), prefix, None))
@@ -146,4 +150,43 @@ pub(super) fn sweep(directory: &std::path::Path, before: OffsetDateTime) -> io::
         }
     }
     Ok(swept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket() -> Bucket {
+        Bucket {
+            endpoint: Some("https://s3.example.com".into()),
+            region: "eu-test-1".into(),
+            bucket: "backups".into(),
+            prefix: "pre/fix".into(),
+            access_key_id: "the-id".into(),
+            secret_access_key: "the-key".into(),
+            allow_http: false,
+        }
+    }
+
+    fn refused(bucket: Bucket) -> Option<Trouble> {
+        Settings::Bucket(bucket).store(Patience::default()).err().map(|error| error.trouble)
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_at_once() {
+        for endpoint in [None, bucket().endpoint] {
+            assert_eq!(refused(Bucket { endpoint, ..bucket() }), None);
+        }
+        let plain = Bucket { endpoint: Some("http://s3.example.com".into()), ..bucket() };
+        assert_eq!(refused(plain.clone()), Some(Trouble::Unusable));
+        assert_eq!(refused(Bucket { allow_http: true, ..plain }), None);
+        assert_eq!(refused(Bucket { prefix: "a/../b".into(), ..bucket() }), Some(Trouble::Unusable));
+        assert_eq!(refused(Bucket { prefix: String::new(), ..bucket() }), None);
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let shown = format!("{:?}", Settings::Bucket(bucket()));
+        assert!(!shown.contains("the-id") && !shown.contains("the-key"), "{shown}");
+    }
 }
