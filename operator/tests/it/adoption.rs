@@ -82,7 +82,7 @@ async fn the_same_name_gets_its_bank_back_once_its_key_is_there() {
     holds(&world, "acme", &claim, &schema).await;
     assert_eq!(world.secret("acme.signing-keys", "keys.json").await, keys);
     assert_eq!(copy(&world, "acme.data-key").await.data, data_key.data);
-    assert_eq!(world.roles().await.len(), 5);
+    assert_eq!(world.roles().await.len(), 6);
 
     world.delete(&world.banks, "acme").await;
     let secrets: Api<Secret> = world.api(&world.banks);

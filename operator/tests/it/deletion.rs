@@ -75,7 +75,7 @@ async fn delete_drops_exactly_what_was_made() {
     let schemas = world.query("SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 't\\_%' ORDER BY 1").await;
     assert_eq!(schemas, ["t_bystander", kept.as_str()]);
     assert_eq!(world.query("SELECT state FROM finaiflow_system.claims ORDER BY name").await, ["dropped", "active"]);
-    assert_eq!(world.roles().await.len(), 5);
+    assert_eq!(world.roles().await.len(), 6);
     eventually("only the other bank's Secrets are left", async || {
         let left = secrets(&world).await;
         if left.len() == 4 && left.iter().all(|name| name.starts_with("globex.")) {
@@ -115,7 +115,7 @@ async fn a_namespace_that_is_deleted_takes_its_tenants_along() {
     drop(session);
     let claims = world.query("SELECT name || ' ' || state FROM finaiflow_system.claims ORDER BY name").await;
     assert_eq!(claims, ["dropped dropped", "kept released"]);
-    assert_eq!(world.roles().await.len(), 5);
+    assert_eq!(world.roles().await.len(), 6);
     world.end().await;
 }
 

@@ -31,7 +31,7 @@ async fn killed_at_random_it_converges() {
     let count = tenants.len();
     assert_eq!(world.query("SELECT state FROM finaiflow_system.claims").await, vec!["active"; count]);
     assert_eq!(world.query("SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 't\\_%'").await.len(), count);
-    assert_eq!(world.roles().await.len(), 5 * count);
+    assert_eq!(world.roles().await.len(), 6 * count);
     let orphans = format!(
         "SELECT rolname::text FROM pg_roles WHERE pg_has_role('{}', oid, 'MEMBER') AND rolname LIKE 'ff\\_%\\_owner'
          AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspowner = pg_roles.oid)",
