@@ -5,7 +5,10 @@
 //! how it is compressed and encrypted, [`manifest`] what is said of it, and [`vault`] where both lie.
 
 pub mod manifest;
+pub mod restore;
+pub mod rows;
 pub mod seal;
 pub mod sections;
 pub mod sha256;
+pub mod take;
 pub mod vault;

@@ -1,8 +1,10 @@
-//! Destinations as they are: a directory, and an S3 server that fails in every way a server can.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Destinations as they are: a directory, and an S3 server that fails in every way a server can; and banks that are backed up
+//! to them and restored.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bucket;
 mod directory;
 mod harness;
+mod round_trip;
 mod server;
 mod server_faults;

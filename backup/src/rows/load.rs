@@ -1,0 +1,127 @@
+//! Writing.
+
+use finaiflow_schema::become_owner;
+use finaiflow_schema::names::{Identifier, TenantNames, quote};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
+
+use super::region::Side;
+use super::{Error, Result, Since, Tally, columns, declared, layout, touched};
+use crate::sections::Section;
+
+/// A migrated schema without rows that is being filled, in one transaction: all of it is there in the end, or nothing.
+#[derive(Debug)]
+pub struct Load<'c> {
+    tx: Transaction<'c, Postgres>,
+    tables: Vec<Section>,
+    loaded: Vec<Identifier>,
+}
+
+impl<'c> Load<'c> {
+    /// Acts as the owner, so that nothing can be reached but what is the tenant's, whatever a backup says.
+    pub async fn begin(conn: &'c mut PgConnection, names: &TenantNames) -> Result<Self> {
+        let mut tx = conn.begin().await?;
+        become_owner(&mut tx, names).await?;
+        let tables = layout(&mut tx).await?;
+        for Section { table, .. } in &tables {
+            // The head has a row from the beginning.
+            if table.as_str() == "ledger_head" {
+                run(&mut tx, "DELETE FROM ledger_head".to_owned()).await?;
+                continue;
+            }
+            let any = AssertSqlSafe(format!("SELECT EXISTS (SELECT FROM {})", quote(table)));
+            if sqlx::query_scalar(any).fetch_one(&mut *tx).await? {
+                return Err(Error::NotEmpty(table.to_string()));
+            }
+            // What is restored is no change that a later backup would have to hold.
+            run(&mut tx, format!("ALTER TABLE {} DISABLE TRIGGER USER", quote(table))).await?;
+        }
+        Ok(Self { tx, tables, loaded: Vec::new() })
+    }
+
+    /// Begins a table: all of it, or what an increment holds of it.
+    pub async fn table(&mut self, section: &Section, since: Option<&Since>) -> Result<Table<'_>> {
+        if since.is_some() && *section == touched()? {
+            run(&mut self.tx, "DELETE FROM _changes".to_owned()).await?;
+        } else {
+            self.make_room(section, since).await?;
+        }
+        let statement = format!("COPY {} ({}) FROM STDIN", quote(&section.table), columns(section));
+        Ok(Table { rows: self.tx.copy_in_raw(&statement).await?, tally: Tally::default() })
+    }
+
+    async fn make_room(&mut self, section: &Section, since: Option<&Since>) -> Result<()> {
+        let fits = |known: &&Section| {
+            known.table == section.table
+                && known.columns.len() == section.columns.len()
+                && section.columns.iter().all(|column| known.columns.contains(column))
+        };
+        if !self.tables.iter().any(|known| fits(&known)) || self.loaded.contains(&section.table) {
+            return Err(Error::Misfit(format!("table {}", section.table)));
+        }
+        self.loaded.push(section.table.clone());
+        let declared = declared(&section.table)?;
+        if let Some(region) = since.and_then(|since| since.region(declared, Side::Target)) {
+            run(&mut self.tx, format!("DELETE FROM {} WHERE {region}", quote(&section.table))).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends an artefact. Fails if a table is missing.
+    pub async fn end(&mut self) -> Result<()> {
+        if let Some(missing) = self.tables.iter().find(|section| !self.loaded.contains(&section.table)) {
+            return Err(Error::Misfit(format!("a backup without table {}", missing.table)));
+        }
+        self.loaded.clear();
+        run(&mut self.tx, "DELETE FROM _changes".to_owned()).await
+    }
+
+    /// Makes it last.
+    pub async fn finish(mut self) -> Result<()> {
+        for Section { table, .. } in &self.tables {
+            run(&mut self.tx, format!("ALTER TABLE {} ENABLE TRIGGER USER", quote(table))).await?;
+        }
+        let identities: Vec<(String, String)> = sqlx::query_as(
+            "SELECT quote_ident(c.relname), quote_ident(a.attname)
+             FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+             WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND a.attidentity <> ''",
+        )
+        .fetch_all(&mut *self.tx)
+        .await?;
+        for (table, column) in identities {
+            let next = format!(
+                "SELECT setval(pg_get_serial_sequence('{table}', '{column}'), (SELECT max({column}) FROM {table}))"
+            );
+            run(&mut self.tx, next).await?;
+        }
+        let tables: Vec<_> = self.tables.iter().map(|section| quote(&section.table)).collect();
+        run(&mut self.tx, format!("ANALYZE {}", tables.join(", "))).await?;
+        self.tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// A table that is being loaded.
+pub struct Table<'t> {
+    rows: sqlx::postgres::PgCopyIn<&'t mut PgConnection>,
+    tally: Tally,
+}
+
+impl Table<'_> {
+    /// Adds COPY text.
+    pub async fn add(&mut self, text: &[u8]) -> Result<()> {
+        self.tally.add(text);
+        self.rows.send(text).await?;
+        Ok(())
+    }
+
+    /// Ends it, and tells what was loaded.
+    pub async fn finish(self) -> Result<Tally> {
+        self.rows.finish().await?;
+        Ok(self.tally)
+    }
+}
+
+async fn run(conn: &mut PgConnection, sql: String) -> Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await?;
+    Ok(())
+}
