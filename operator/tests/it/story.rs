@@ -180,7 +180,7 @@ async fn a_settled_tenant_is_not_written_again() {
     world.create(&world.banks, "acme", json!({"hosts": ["acme.bank.local"]})).await;
     world.ready("acme").await;
     let (before, log) = (versions(&world).await, world.log().len());
-    assert_eq!(before.len(), 9 + 1, "the Tenant, its 8 children, and the binding of the operator's own rights");
+    assert_eq!(before.len(), 10 + 1, "the Tenant, its 9 children, and the binding of the operator's own rights");
     // A new process knows nothing and visits everything.
     world.kill();
     world.start(&[&world.banks.clone()]);

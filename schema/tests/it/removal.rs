@@ -217,7 +217,7 @@ async fn roles_of_a_dropped_claim_go_unless_they_own_something() {
     let left = format!("DROP SCHEMA {{s}} CASCADE; COMMENT ON ROLE {} IS NULL", n.app_b);
     execute(&mut superuser, &n.schema, &left).await.unwrap();
     let dropped = drop_orphan_roles(&mut admin).await.unwrap();
-    assert_eq!(dropped.len(), 4, "{dropped:?}");
+    assert_eq!(dropped.len(), 5, "{dropped:?}");
     assert_eq!(remains(&mut admin, n).await, [n.app_b.to_string()]);
     assert_eq!(drop_orphan_roles(&mut admin).await.unwrap(), []);
     execute(&mut superuser, &n.schema, &format!("DROP ROLE {}", n.app_b)).await.unwrap();
