@@ -16,7 +16,8 @@ use crate::sections;
 use crate::sha256::Sha256;
 use crate::vault::{self, Vault};
 
-/// Why nothing was restored: what was begun is undone.
+/// Why there is no restored bank. The schema may have been made, and, where what was loaded did not stand the last comparison,
+/// rows may be in it: it is to be dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The rows do not fit, or are not those that were backed up.
