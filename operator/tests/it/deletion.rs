@@ -78,7 +78,7 @@ async fn delete_drops_exactly_what_was_made() {
     assert_eq!(world.roles().await.len(), 6);
     eventually("only the other bank's Secrets are left", async || {
         let left = secrets(&world).await;
-        if left.len() == 4 && left.iter().all(|name| name.starts_with("globex.")) {
+        if left.len() == 5 && left.iter().all(|name| name.starts_with("globex.")) {
             Ok(())
         } else {
             Err(format!("{left:?}"))
