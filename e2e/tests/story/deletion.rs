@@ -71,7 +71,7 @@ fn delete_drops_exactly_what_was_created() {
             .map(str::to_owned)
             .collect()
     };
-    assert_eq!(ours(&psql(everything)).len(), 7, "schema, five roles and the bystander");
+    assert_eq!(ours(&psql(everything)).len(), 8, "schema, six roles and the bystander");
     // An open session must not hold up the deletion.
     let user = tenant.api().new_user();
     let _ = user.open_account("USD");
