@@ -21,7 +21,7 @@ const STEPS: [(&str, &str); 9] = [
     ("dereference", "dereference: read claim, schema version, Secrets and objects"),
     ("apply", "apply, of which"),
     ("claim", "  record the claim"),
-    ("secrets", "  create four Secrets"),
+    ("secrets", "  create five Secrets"),
     ("provision", "  roles and schema"),
     ("migrate", "  migrations and grants"),
     ("logins", "  passwords"),
