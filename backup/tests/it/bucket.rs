@@ -4,12 +4,11 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use finaiflow_backup::seal::{self, Secrets};
 use finaiflow_backup::vault::{Bucket, Folder, Patience, Settings, Trouble, Vault};
 use futures::{StreamExt as _, stream};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::harness::{Directory, PART, claim, id, identities, label, noise, patience};
+use crate::harness::{Directory, PART, claim, comes_back_as_it_was_sealed, id, noise, patience};
 
 const BUCKET: &str = "backups";
 
@@ -85,29 +84,9 @@ fn open(bucket: Bucket, patience: Patience) -> Vault {
 #[tokio::test]
 #[ignore = "needs versitygw: FINAIFLOW_TEST_S3_SERVER names its program"]
 async fn an_object_comes_back_as_it_was_sealed() {
-    let (server, identities, content) = (Server::start("s3-sealed").await, identities(), noise(2 * PART + 12_345));
+    let server = Server::start("s3-sealed").await;
     let vault = open(server.bucket(), Patience::default());
-    let secrets = Secrets { key: [1; 32], nonce_prefix: [2; 7] };
-    let mut writer =
-        seal::Writer::new(vault.upload(id(1)), &identities.recipients(), &label(1), &secrets).await.unwrap();
-    writer.write(&content).await.unwrap();
-    let (upload, sealed) = writer.finish().await.unwrap();
-    assert_eq!(vault.list(Folder::Objects).await.unwrap().found, []);
-    upload.complete().await.unwrap();
-
-    let listing = vault.list(Folder::Objects).await.unwrap();
-    assert_eq!((listing.found[0].id, listing.found[0].bytes, listing.found.len()), (id(1), sealed.bytes, 1));
-    let (bytes, stream) = vault.read(id(1)).await.unwrap();
-    assert_eq!(bytes, sealed.bytes);
-    let mut reader = seal::Reader::open(stream, &identities, &label(1)).await.unwrap();
-    let (mut read, mut buffer) = (Vec::new(), vec![0; 70_000]);
-    loop {
-        match reader.read(&mut buffer).await.unwrap() {
-            0 => break,
-            length => read.extend_from_slice(&buffer[..length]),
-        }
-    }
-    assert!(read == content);
+    comes_back_as_it_was_sealed(&vault).await;
     for _ in 0..2 {
         vault.delete(Folder::Objects, id(1)).await.unwrap();
     }

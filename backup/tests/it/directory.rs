@@ -8,35 +8,11 @@ use finaiflow_backup::vault::{Folder, Patience, Settings, Trouble, Vault};
 use finaiflow_schema::names::ClaimId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::harness::{Directory, PART, claim, id, identities, label, noise};
+use crate::harness::{Directory, PART, claim, comes_back_as_it_was_sealed, id, identities, label, noise};
 
 #[tokio::test]
 async fn an_object_comes_back_as_it_was_sealed() {
-    let (directory, identities, content) = (Directory::new("sealed"), identities(), noise(2 * PART + 12_345));
-    let vault = directory.vault();
-    let secrets = Secrets { key: [1; 32], nonce_prefix: [2; 7] };
-    let upload = vault.upload(id(1));
-    let mut writer = seal::Writer::new(upload, &identities.recipients(), &label(1), &secrets).await.unwrap();
-    for piece in content.chunks(100_000) {
-        writer.write(piece).await.unwrap();
-    }
-    let (upload, sealed) = writer.finish().await.unwrap();
-    assert_eq!(vault.list(Folder::Objects).await.unwrap().found, []);
-    upload.complete().await.unwrap();
-
-    let listing = vault.list(Folder::Objects).await.unwrap();
-    assert_eq!((listing.found[0].id, listing.found[0].bytes, listing.found.len()), (id(1), sealed.bytes, 1));
-    let (bytes, stream) = vault.read(id(1)).await.unwrap();
-    assert_eq!(bytes, sealed.bytes);
-    let mut reader = seal::Reader::open(stream, &identities, &label(1)).await.unwrap();
-    let (mut read, mut buffer) = (Vec::new(), vec![0; 70_000]);
-    loop {
-        match reader.read(&mut buffer).await.unwrap() {
-            0 => break,
-            length => read.extend_from_slice(&buffer[..length]),
-        }
-    }
-    assert!(read == content);
+    comes_back_as_it_was_sealed(&Directory::new("sealed").vault()).await;
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use finaiflow_backup::manifest::{ArtefactId, Kind};
-use finaiflow_backup::seal::{Identities, Label};
-use finaiflow_backup::vault::{Patience, Settings, Vault};
+use finaiflow_backup::seal::{self, Identities, Label, Secrets};
+use finaiflow_backup::vault::{Folder, Patience, Settings, Vault};
 use finaiflow_schema::names::ClaimId;
 use time::OffsetDateTime;
 
@@ -48,6 +48,34 @@ pub fn noise(length: usize) -> Vec<u8> {
         state.to_le_bytes()
     });
     words.take(length.div_ceil(8)).flatten().take(length).collect()
+}
+
+/// Puts an object of several parts, as `id(1)`, and reads it back.
+pub async fn comes_back_as_it_was_sealed(vault: &Vault) {
+    let (identities, content) = (identities(), noise(2 * PART + 12_345));
+    let secrets = Secrets { key: [1; 32], nonce_prefix: [2; 7] };
+    let upload = vault.upload(id(1));
+    let mut writer = seal::Writer::new(upload, &identities.recipients(), &label(1), &secrets).await.unwrap();
+    for piece in content.chunks(100_000) {
+        writer.write(piece).await.unwrap();
+    }
+    let (upload, sealed) = writer.finish().await.unwrap();
+    assert_eq!(vault.list(Folder::Objects).await.unwrap().found, []);
+    upload.complete().await.unwrap();
+
+    let listing = vault.list(Folder::Objects).await.unwrap();
+    assert_eq!((listing.found[0].id, listing.found[0].bytes, listing.found.len()), (id(1), sealed.bytes, 1));
+    let (bytes, stream) = vault.read(id(1)).await.unwrap();
+    assert_eq!(bytes, sealed.bytes);
+    let mut reader = seal::Reader::open(stream, &identities, &label(1)).await.unwrap();
+    let (mut read, mut buffer) = (Vec::new(), vec![0; 70_000]);
+    loop {
+        match reader.read(&mut buffer).await.unwrap() {
+            0 => break,
+            length => read.extend_from_slice(&buffer[..length]),
+        }
+    }
+    assert!(read == content);
 }
 
 /// An empty directory of a test's own.
