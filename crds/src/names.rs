@@ -118,10 +118,30 @@ pub fn ledger_verification_name(tenant: &str) -> String {
     format!("{tenant}-verify")
 }
 
-/// Name of the CronJob of a Backup.
+/// Name of the CronJob of the Backup of a bank, in the operator's namespace.
 #[must_use]
-pub fn backup_job_name(backup: &str, run: Run) -> String {
-    format!("{backup}-{}", run.as_str())
+pub fn backup_job_name(claim_id: &str, run: Run) -> String {
+    format!("backup-{claim_id}-{}", run.as_str())
+}
+
+/// Name of the Secret, in the operator's namespace, of the jobs that take, copy and prune the backups of a bank: the login,
+/// the key that signs manifests, and the key that is escrowed in them. Nothing in it opens a backup.
+#[must_use]
+pub fn backup_secret_name(claim_id: &str) -> String {
+    format!("backup-{claim_id}")
+}
+
+/// Name of the Secret, in the operator's namespace, with which backups of a bank are opened: mounted by jobs that verify
+/// and restore, and by no others.
+#[must_use]
+pub fn backup_identity_name(claim_id: &str) -> String {
+    format!("backup-{claim_id}-identity")
+}
+
+/// Name of the PersistentVolumeClaim of a destination, in the operator's namespace.
+#[must_use]
+pub fn backup_volume_name(claim_id: &str, destination: &str) -> String {
+    format!("backup-{claim_id}-{destination}")
 }
 
 /// Name of the Role and RoleBinding that let the API server read exactly the tenant's Secrets.
@@ -139,7 +159,7 @@ pub fn network_policy_name(tenant: &str) -> String {
 /// Longest allowed name of a resource that CronJobs are named after: with the longest suffix theirs must stay within 52
 /// characters.
 pub const NAME_MAX: usize = 40;
-const _: () = assert!(NAME_MAX + "-incremental".len() <= 52, "CronJob names stop at 52 characters");
+const _: () = assert!(NAME_MAX + "-verify".len() <= 52, "CronJob names stop at 52 characters");
 
 /// The rule of a resource's own name, which becomes part of `what`.
 pub(crate) fn rule(what: &str) -> Rule {
@@ -171,9 +191,8 @@ mod tests {
             ]
         );
         assert_eq!(TENANT_FINALIZER, "finaiflow.io/tenant");
-        let jobs = Run::ALL.map(|run| backup_job_name("acme", run));
-        assert_eq!(jobs, ["acme-full", "acme-incremental", "acme-segment", "acme-check", "acme-prune", "acme-drill"]);
-        // A Backup may be called as its Tenant.
-        assert!(!jobs.contains(&ledger_verification_name("acme")));
+        let jobs = Run::ALL.map(|run| backup_job_name("0123456789abcdef", run));
+        assert_eq!(jobs[0], "backup-0123456789abcdef-full");
+        assert!(jobs.iter().all(|job| job.len() <= 52), "CronJob names stop at 52 characters");
     }
 }

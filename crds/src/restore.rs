@@ -24,7 +24,7 @@ use crate::names;
     doc = "That the data of a bank is to be brought back from a backup, once: into a new Tenant, for a look, or in place of what is there.",
     selectable = ".spec.mode",
     selectable = ".spec.targetTenantRef.name",
-    validation = names::rule("its Job"),
+    validation = names::rule("labels of its Job"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Tenant", type_ = "string", json_path = ".spec.targetTenantRef.name"),
     printcolumn(name = "Succeeded", type_ = "string", json_path = ".status.conditions[?(@.type==\"Succeeded\")].status"),

@@ -5,8 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kube::Api;
-use kube::api::ApiResource;
+use kube::api::{ApiResource, DeleteParams, PostParams};
 use kube::core::{DynamicObject, GroupVersionKind};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -69,8 +70,19 @@ async fn the_program_drains_and_leaves_nothing_when_told_to_stop() {
 async fn the_lease_belongs_to_its_pod() {
     let bank = Bank::create().await;
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    // No node runs it; it is there for as long as it is not deleted.
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Pod"));
+    let pods: Api<DynamicObject> = Api::namespaced_with(bank.admin.clone(), &bank.namespace, &kind);
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": POD},
+        "spec": {"containers": [{"name": "api", "image": "none"}], "automountServiceAccountToken": false},
+    });
+    let pod: DynamicObject = serde_json::from_value(pod).unwrap();
+    // Refused until the namespace has its ServiceAccount.
+    let created = || async { pods.create(&PostParams::default(), &pod).await.ok() };
+    let uid = eventually("the pod is created", created).await.metadata.uid.unwrap();
     let mut child = program()
-        .args(["serve", "--namespace", &bank.namespace, "--pod-name", POD, "--pod-uid", "not-a-pod-that-exists"])
+        .args(["serve", "--namespace", &bank.namespace, "--pod-name", POD, "--pod-uid", &uid])
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .env("KUBECONFIG", kubeconfig())
         .stdout(Stdio::null())
@@ -80,12 +92,13 @@ async fn the_lease_belongs_to_its_pod() {
     let leases: Api<DynamicObject> = Api::namespaced_with(bank.admin.clone(), &bank.namespace, &kind);
     let owned = || async {
         let owners = leases.get_opt(&format!("finaiflow-api-{POD}")).await.unwrap()?.metadata.owner_references?;
-        owners.iter().any(|owner| owner.kind == "Pod" && owner.uid == "not-a-pod-that-exists").then_some(())
+        owners.iter().any(|owner| owner.kind == "Pod" && owner.uid == uid).then_some(())
     };
     eventually("the lease has its pod as owner", owned).await;
-    // Killed, it leaves the Lease behind, which the garbage collector takes for want of the pod.
+    // Killed, it leaves the Lease behind, which the garbage collector takes with the pod.
     child.kill().unwrap();
     child.wait().unwrap();
+    pods.delete(POD, &DeleteParams::default().grace_period(0)).await.unwrap();
     let gone = || async { bank.lease().await.is_none().then_some(()) };
     eventually("the lease is collected", gone).await;
     bank.drop().await;

@@ -1,5 +1,6 @@
 //! The `Backup`: when the data of a bank is backed up, to where, for how long, and how that is proven.
 
+mod job;
 mod schedule;
 mod status;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{cron, names};
 
+pub use job::{Anchor, Bucket, JobDestination, JobSettings, Place, REPORT_MAX, Report};
 pub use schedule::{INCREMENTAL_DEADLINE_MINUTES, Run, SEGMENT_DEADLINE_MINUTES};
 pub use status::{Artifact, BackupStatus, DestinationStatus, Drilled, Finding, Verified};
 
@@ -28,7 +30,7 @@ pub use status::{Artifact, BackupStatus, DestinationStatus, Drilled, Finding, Ve
     derive = "PartialEq",
     doc = "When the data of a Tenant is to be backed up, to where and for how long, and how often that is to be proven by restoring it.",
     selectable = ".spec.tenantRef.name",
-    validation = names::rule("its CronJobs"),
+    validation = names::rule("labels of its jobs"),
     printcolumn(name = "Tenant", type_ = "string", json_path = ".spec.tenantRef.name"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
@@ -77,7 +79,6 @@ pub struct BackupSpec {
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
         validation = ("self.all(d, !has(d.className) || self.exists_one(o, has(o.className) && o.className == d.className))", "spec.destinations must not name a class twice: both would be one place"),
-        validation = ("self.all(d, !has(d.persistentVolumeClaim) || !has(d.persistentVolumeClaim.claimName) || self.exists_one(o, has(o.persistentVolumeClaim) && has(o.persistentVolumeClaim.claimName) && o.persistentVolumeClaim.claimName == d.persistentVolumeClaim.claimName))", "spec.destinations must not name a claim twice: both would be one place")
     )]
     pub destinations: Vec<Destination>,
 
@@ -181,7 +182,8 @@ pub struct Destination {
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = ("self == oldSelf", "the className of a destination is immutable: add a destination with another name"))]
     pub class_name: Option<String>,
-    /// A volume of the namespace.
+    /// A volume that is made for the bank in the operator's namespace, where nobody reaches it who can only reach the
+    /// Tenant's. It outlives the Backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<PersistentVolumeClaim>,
     /// How many days back a restore from here must be possible. Absent: 30 from a volume, 90 from a class.
@@ -198,20 +200,13 @@ impl Destination {
     }
 }
 
-/// A volume of the namespace: one that is there, or one of the Backup's own.
+/// A volume that is made for the bank.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("!has(self.claimName) || !has(self.sizeGiB) && !has(self.storageClassName)", "a persistentVolumeClaim with a claimName is there already: it takes no sizeGiB and no storageClassName"),
-    validation = ("has(self.claimName) == has(oldSelf.claimName)", "the claimName of a destination cannot be added or removed: add a destination with another name"),
     validation = ("has(self.storageClassName) == has(oldSelf.storageClassName)", "the storageClassName of a destination cannot be added or removed: add a destination with another name")
 )]
 pub struct PersistentVolumeClaim {
-    /// Name of a PersistentVolumeClaim that is there. Absent: one is made for the Backup.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = ("self == oldSelf", "the claimName of a destination is immutable: add a destination with another name"))]
-    pub claim_name: Option<String>,
     /// Size of the volume to make, in GiB; it may grow. Absent: 10.
     #[serde(default, rename = "sizeGiB", skip_serializing_if = "Option::is_none")]
     #[x_kube(

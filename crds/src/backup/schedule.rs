@@ -37,15 +37,14 @@ impl Run {
     /// Every run.
     pub const ALL: [Self; 6] = [Self::Full, Self::Incremental, Self::Segment, Self::Verify, Self::Prune, Self::Drill];
 
-    /// The word in names of jobs. That of [`Self::Verify`] is not that of the job that verifies the ledger of a Tenant,
-    /// which may be called as its Backup.
+    /// The word in names of jobs, and the program's command.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Incremental => "incremental",
             Self::Segment => "segment",
-            Self::Verify => "check",
+            Self::Verify => "verify",
             Self::Prune => "prune",
             Self::Drill => "drill",
         }
@@ -150,7 +149,7 @@ mod tests {
                 "full: 23 15 * * *",
                 "incremental: 23 1-23/4 * * *",
                 "segment: 8,23,38,53 * * * *",
-                "check: 23 16 * * *",
+                "verify: 23 16 * * *",
                 "prune: 23 18 * * *",
                 "drill: 23 20 16 */3 *",
             ]
@@ -167,7 +166,7 @@ mod tests {
                 "full: @weekly",
                 "incremental: 0 */6 * * *",
                 "segment: 23,53 * * * *",
-                "check: 0 5 * * sat",
+                "verify: 0 5 * * sat",
                 "prune: 23 18 * * *",
                 "drill: @monthly",
             ]

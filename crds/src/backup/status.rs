@@ -44,7 +44,7 @@ pub struct BackupStatus {
 pub struct DestinationStatus {
     /// Name of the destination in the spec.
     pub name: String,
-    /// Name of the PersistentVolumeClaim, if it is one.
+    /// Name of the PersistentVolumeClaim in the operator's namespace, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_name: Option<String>,
     /// Why it could not be read or written the last time; absent: it could.
