@@ -67,7 +67,7 @@ generate: ## custom resource definitions, OpenAPI description and .env.example, 
 	cargo build --locked --quiet --workspace --bins
 	cargo run --locked --quiet --bin generate
 	json=$$(cargo run --locked --quiet --bin finaiflow-api -- openapi) && printf '%s\n' "$$json" >config/openapi.json
-	settings=$$(bins=$${CARGO_TARGET_DIR:-target}/debug; config/env.sh $$bins/finaiflow-api $$bins/finaiflow-operator) && printf '%s\n' "$$settings" >.env.example
+	settings=$$(bins=$${CARGO_TARGET_DIR:-target}/debug; config/env.sh $$bins/finaiflow-api $$bins/finaiflow-operator $$bins/finaiflow-backup) && printf '%s\n' "$$settings" >.env.example
 
 fmt: ## format the Rust sources
 	cargo fmt --all

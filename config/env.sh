@@ -1,5 +1,5 @@
 #!/bin/sh
-# env.sh API OPERATOR: prints .env.example, from what the two programs say about themselves with -h.
+# env.sh API OPERATOR BACKUP: prints .env.example, from what the programs say about themselves with -h.
 set -eu
 
 settings() { # PROGRAM ARGUMENTS...
@@ -17,8 +17,8 @@ settings() { # PROGRAM ARGUMENTS...
     }'
 }
 cat <<'END'
-# The settings of both programs, from their command lines (make generate); the chart sets them in the pods. A line that
-# is commented out shows the default.
+# The settings of the programs, from their command lines (make generate); the chart sets them in the pods, and the operator
+# in those of its jobs. A line that is commented out shows the default.
 
 # --- finaiflow-api ---
 END
@@ -37,3 +37,13 @@ DATABASE_URL=
 # --- finaiflow-operator ---
 END
 settings "$2"
+cat <<'END'
+
+# --- finaiflow-backup take ---
+END
+settings "$3" take
+cat <<'END'
+# The login of the backup jobs, as in the Secret <tenant>.backup-database. It holds a password: never in a file that is
+# shared.
+DATABASE_URL=
+END

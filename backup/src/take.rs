@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use crate::manifest::{
     ArtefactId, Kind, Manifest, ManifestError, Object, SignedManifest, SigningKey, Span, Sum, Table, Tenant, VERSION,
 };
+use crate::progress::Progress;
 use crate::rows::{self, Moment, Since, Tally};
 use crate::seal::{self, Label, Recipients, Sealed, Secrets};
 use crate::sections;
@@ -81,9 +82,16 @@ pub async fn take(
     let object = seal::Writer::new(vault.upload(id), order.recipients, &label, &order.secrets).await?;
     let mut writer = sections::Writer::new(object);
     let mut tables = Vec::new();
+    let mut progress = Progress::default();
     for section in moment.sections(since.as_ref())? {
         writer.begin(&section).await?;
-        let copied = moment.copy(&section, since.as_ref(), async |text| writer.write(text).await.map_err(Error::from));
+        let mut rows = 0;
+        let copied = moment.copy(&section, since.as_ref(), async |text| {
+            // A piece is a row.
+            rows += 1;
+            progress.add(text.len(), &section.table, rows);
+            writer.write(text).await.map_err(Error::from)
+        });
         let tally = copied.await?;
         writer.end().await?;
         tables.push(table(section.table.as_str(), &tally, parent));

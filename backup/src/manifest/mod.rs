@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 pub use id::{ArtefactId, ArtefactIdError, Kind};
-pub use signed::{KeyId, ManifestError, SignedManifest, SigningKey, TrustedKeys};
+pub use signed::{KeyError, KeyId, ManifestError, SignedManifest, SigningKey, TrustedKeys};
 
 /// The form of manifest that this program writes, and the only one it reads.
 pub const VERSION: u32 = 1;

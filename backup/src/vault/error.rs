@@ -26,7 +26,7 @@ pub enum Trouble {
 }
 
 /// An error of a destination. Its text holds no credentials and no address: servers repeat much of a request in their answers.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: {why}")]
 pub struct Error {
     /// What it comes to.

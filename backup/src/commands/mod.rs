@@ -1,0 +1,234 @@
+//! The command line. Every option has an environment variable, which is what the operator sets.
+
+mod keygen;
+mod list;
+mod take;
+
+use std::path::PathBuf;
+use std::{env, io};
+
+use aws_lc_rs::error::Unspecified;
+use clap::{Args, Parser, Subcommand};
+use finaiflow_backup::job::{self, Job};
+use finaiflow_backup::manifest::{ArtefactId, Kind, ManifestError};
+use finaiflow_backup::survey::Survey;
+use finaiflow_backup::vault::{self, Patience};
+use finaiflow_backup::{report, rows, status};
+use finaiflow_crds::backup::{DestinationStatus, Report};
+use finaiflow_telemetry::logs;
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Backs up and restores one tenant.
+#[derive(Debug, Parser)]
+#[command(name = "finaiflow-backup", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Takes a backup of the tenant that `DATABASE_URL` logs in to, and copies it to all destinations.
+    Take(Take),
+    /// Lists the backups at the destinations.
+    List(List),
+    /// Prints a backup's manifest.
+    Show(Show),
+    /// Prints a new age identity.
+    Keygen,
+}
+
+/// What a job is told.
+#[derive(Debug, Args)]
+struct Told {
+    /// Whose backups these are and where they lie, as JSON.
+    #[arg(long, env = "FINAIFLOW_JOB")]
+    job: String,
+}
+
+/// What every run that reports is told.
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    told: Told,
+    /// File that says at the end what came of it.
+    #[arg(long, env = "FINAIFLOW_REPORT", default_value = "/dev/termination-log")]
+    report: PathBuf,
+    /// What is logged, as in `info,sqlx=warn`.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    log: String,
+}
+
+#[derive(Debug, Args)]
+struct Take {
+    /// `full`, `incremental` or `segment`.
+    #[arg(value_parser = kind)]
+    kind: Kind,
+    /// Directory with the tenant's `signing-key` and `kek`.
+    #[arg(long, env = "FINAIFLOW_KEYS", default_value = "/keys")]
+    keys: PathBuf,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    told: Told,
+    /// Looks at this destination only.
+    #[arg(long)]
+    destination: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Show {
+    #[command(flatten)]
+    told: Told,
+    /// The backup, as `list` names it.
+    id: ArtefactId,
+    /// Looks at this destination only.
+    #[arg(long)]
+    destination: Option<String>,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    let kind = Kind::ALL.into_iter().find(|kind| kind.to_string() == text);
+    kind.ok_or_else(|| "it is full, incremental or segment".to_owned())
+}
+
+/// Why the program failed. No variant carries a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Logs(#[from] logs::Error),
+    #[error(transparent)]
+    Job(#[from] job::Error),
+    #[error("{0}: {1}")]
+    Environment(&'static str, env::VarError),
+    #[error(transparent)]
+    Rows(#[from] rows::Error),
+    #[error(transparent)]
+    Take(#[from] finaiflow_backup::take::Error),
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
+    #[error("the report cannot be written: {0}")]
+    Report(io::ErrorKind),
+    #[error("the output cannot be written: {0}")]
+    Output(io::Error),
+    #[error("no destination can be used; {0}")]
+    NoDestination(String),
+    #[error("{0}: {1}")]
+    Manifest(ArtefactId, ManifestError),
+    #[error("there is no backup {0}")]
+    NoArtefact(ArtefactId),
+    #[error("no random bits can be had")]
+    Random(#[from] Unspecified),
+    #[error("it was told to stop")]
+    Stopped,
+}
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Cli {
+    /// Does what it says.
+    pub async fn run(self) -> Result<()> {
+        match self.command {
+            Command::Take(take) => reported(&take.run, async |job, report| take::run(&take, job, report).await).await,
+            Command::List(list) => list::list(&list).await,
+            Command::Show(show) => list::show(&show).await,
+            Command::Keygen => keygen::run(),
+        }
+    }
+}
+
+/// Does a job, and says what came of it whatever that was.
+async fn reported(run: &Run, work: impl AsyncFnOnce(&Job, &mut Report) -> Result<()>) -> Result<()> {
+    logs::init(&run.log)?;
+    let mut report = report::empty(now());
+    let outcome = match Job::parse(&run.told.job, Patience::default()) {
+        Ok(job) => tokio::select! {
+            outcome = work(&job, &mut report) => outcome,
+            told = told_to_stop() => told,
+        },
+        Err(error) => Err(error.into()),
+    };
+    report.time = status::time(now());
+    report.error = outcome.as_ref().err().map(ToString::to_string);
+    let written = report::write(&report, &run.report).map_err(|error| Error::Report(error.kind()));
+    outcome.and(written)
+}
+
+async fn told_to_stop() -> Result<()> {
+    let stop = async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            _ = terminate.recv() => io::Result::Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    };
+    match stop.await {
+        Ok(()) => Err(Error::Stopped),
+        // Then it goes on until it is killed.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// A destination that was looked at.
+struct Surveyed<'j> {
+    destination: &'j job::Destination,
+    survey: vault::Result<Survey>,
+}
+
+/// What lies at the destinations, with the manifests read that a status follows from.
+async fn survey(job: &Job) -> Vec<Surveyed<'_>> {
+    let surveys = job.destinations.iter().map(async |destination| {
+        let survey = survey_recent(job, destination).await;
+        if let Err(error) = &survey {
+            tracing::warn!(destination = destination.name, %error, "a destination does not answer");
+        }
+        Surveyed { destination, survey }
+    });
+    futures::future::join_all(surveys).await
+}
+
+async fn survey_recent(job: &Job, destination: &job::Destination) -> vault::Result<Survey> {
+    let vault = destination.vault.as_ref().map_err(Clone::clone)?;
+    let mut survey = Survey::of(vault).await?;
+    status::read_recent(&mut survey, &job.trusted, job.claim).await?;
+    Ok(survey)
+}
+
+/// What is true of the destinations; what failed at one before counts where nothing fails now.
+async fn statuses(job: &Job, failed: &[(String, vault::Error)]) -> Vec<DestinationStatus> {
+    let now = now();
+    let statuses = survey(job).await.into_iter().map(|Surveyed { destination, survey }| {
+        let name = &destination.name;
+        let mut status = match &survey {
+            Ok(survey) => status::of(name, survey, now),
+            Err(error) => return status::fault(name, error),
+        };
+        let before = failed.iter().find(|(failed, _)| failed == name);
+        status.fault = before.map(|(_, error)| error.to_string());
+        status
+    });
+    statuses.collect()
+}
+
+/// A session of the login in `DATABASE_URL`.
+async fn connect() -> Result<PgConnection> {
+    let url = env::var("DATABASE_URL").map_err(|error| Error::Environment("DATABASE_URL", error))?;
+    Ok(PgConnection::connect(&url).await.map_err(rows::Error::from)?)
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the program is its own composition root")]
+fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
