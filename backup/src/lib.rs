@@ -5,9 +5,11 @@
 //! how it is compressed and encrypted, [`manifest`] what is said of it, and [`vault`] where both lie. [`job`] is what a job
 //! is told, [`survey`] what it finds, and [`report`] what it says.
 
+pub mod copy;
 pub mod job;
 pub mod manifest;
 pub mod progress;
+pub mod prune;
 pub mod report;
 pub mod restore;
 pub mod rows;

@@ -106,16 +106,16 @@ mod tests {
         let artifact = || Artifact {
             id: "20261122t184412z-incremental-0a1b2c3d".into(),
             recovery_point_time: time(),
-            sequence: i64::MAX,
-            bytes: i64::MAX,
+            sequence: 1_000_000_000_000,
+            bytes: 100_000_000_000,
         };
         let destination = |number: usize| DestinationStatus {
             name: format!("{number}").repeat(63),
             fault: Some("put objects/20261122t184412z-full-0a1b2c3d: the server answered 503 SlowDown".repeat(4)),
             restorable_from: Some(time()),
             restorable_to: Some(time()),
-            rpo_seconds: Some(i64::MAX),
-            bytes: Some(i64::MAX),
+            rpo_seconds: Some(100_000),
+            bytes: Some(10_000_000_000_000),
             last_full: Some(artifact()),
             last_incremental: Some(artifact()),
             last_segment: Some(artifact()),

@@ -77,9 +77,23 @@ impl Survey {
         }
     }
 
+    /// Notes what was put there since.
+    pub fn insert(&mut self, signed: SignedManifest) {
+        let (id, put_at) = (signed.manifest().id, signed.manifest().created_at);
+        self.objects.insert(id, Found { id, bytes: signed.manifest().object.bytes, put_at });
+        self.manifests.insert(id, Found { id, bytes: signed.file().len() as u64, put_at });
+        self.read.insert(id, Ok(signed));
+    }
+
     /// Reads all manifests.
     pub async fn read_all(&mut self, trusted: &TrustedKeys, claim: ClaimId) -> Result<()> {
         self.read(trusted, claim, self.manifests.keys().copied().collect::<Vec<_>>()).await
+    }
+
+    /// A manifest that was read, and can be believed.
+    #[must_use]
+    pub fn get(&self, id: ArtefactId) -> Option<&SignedManifest> {
+        self.read.get(&id).and_then(|read| read.as_ref().ok())
     }
 
     /// The manifests that were read, those that are being pruned, too.

@@ -4,14 +4,14 @@ use std::io::{self, Write as _};
 
 use finaiflow_backup::job::{Destination, Job};
 use finaiflow_backup::survey::Survey;
-use finaiflow_backup::vault::{Patience, Result as Found};
+use finaiflow_backup::vault::Result as Found;
 use time::format_description::well_known::Rfc3339;
 
 use super::{Error, List, Result, Show};
 
 /// A line for each backup: destination, id, moment, last journal, bytes, and what is wrong with it.
 pub async fn list(asked: &List) -> Result<()> {
-    let job = Job::parse(&asked.told.job, Patience::default())?;
+    let job = asked.told.job()?;
     let mut failed = None;
     for destination in named(&job, asked.destination.as_deref())? {
         match read_all(&job, destination).await {
@@ -27,7 +27,7 @@ pub async fn list(asked: &List) -> Result<()> {
 
 /// The manifest as JSON, of the first destination that has it.
 pub async fn show(asked: &Show) -> Result<()> {
-    let job = Job::parse(&asked.told.job, Patience::default())?;
+    let job = asked.told.job()?;
     let mut failed = None;
     for destination in named(&job, asked.destination.as_deref())? {
         match read_one(&job, destination, asked).await {

@@ -1,21 +1,27 @@
 //! The command line. Every option has an environment variable, which is what the operator sets.
 
+mod copy;
 mod keygen;
 mod list;
+mod prune;
 mod take;
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::time::Duration;
 use std::{env, io};
 
 use aws_lc_rs::error::Unspecified;
 use clap::{Args, Parser, Subcommand};
-use finaiflow_backup::job::{self, Job};
+use finaiflow_backup::copy::{Faults, Place};
+use finaiflow_backup::job::{self, Destination, Job};
 use finaiflow_backup::manifest::{ArtefactId, Kind, ManifestError};
 use finaiflow_backup::survey::Survey;
 use finaiflow_backup::vault::{self, Patience};
 use finaiflow_backup::{report, rows, status};
 use finaiflow_crds::backup::{DestinationStatus, Report};
 use finaiflow_telemetry::logs;
+use futures::FutureExt as _;
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +38,10 @@ pub struct Cli {
 enum Command {
     /// Takes a backup of the tenant that `DATABASE_URL` logs in to, and copies it to all destinations.
     Take(Take),
+    /// Copies to each destination what lies at another and is missing there.
+    Copy(Run),
+    /// Deletes backups that are past the retention of their destination, and what is of no use to anybody.
+    Prune(Prune),
     /// Lists the backups at the destinations.
     List(List),
     /// Prints a backup's manifest.
@@ -46,6 +56,17 @@ struct Told {
     /// Whose backups these are and where they lie, as JSON.
     #[arg(long, env = "FINAIFLOW_JOB")]
     job: String,
+    /// Seconds for which a destination that does not answer is asked again.
+    #[arg(long, env = "FINAIFLOW_PATIENCE_SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u16).range(3..))]
+    patience: u16,
+}
+
+impl Told {
+    fn job(&self) -> Result<Job> {
+        let total = Duration::from_secs(self.patience.into());
+        let patience = Patience::default();
+        Ok(Job::parse(&self.job, Patience { request: patience.request.min(total / 3), total, ..patience })?)
+    }
 }
 
 /// What every run that reports is told.
@@ -69,6 +90,15 @@ struct Take {
     /// Directory with the tenant's `signing-key` and `kek`.
     #[arg(long, env = "FINAIFLOW_KEYS", default_value = "/keys")]
     keys: PathBuf,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Debug, Args)]
+struct Prune {
+    /// Prints what would go, and deletes nothing.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     run: Run,
 }
@@ -117,14 +147,20 @@ pub enum Error {
     Report(io::ErrorKind),
     #[error("the output cannot be written: {0}")]
     Output(io::Error),
-    #[error("no destination can be used; {0}")]
+    #[error("nothing could be stored: {0}")]
     NoDestination(String),
+    #[error("not all destinations could be used: {0}")]
+    Faults(String),
+    #[error("a backup is damaged: {0}")]
+    Damaged(String),
     #[error("{0}: {1}")]
     Manifest(ArtefactId, ManifestError),
     #[error("there is no backup {0}")]
     NoArtefact(ArtefactId),
     #[error("no random bits can be had")]
     Random(#[from] Unspecified),
+    #[error("a part of the program failed unexpectedly; its log tells more")]
+    Panicked,
     #[error("it was told to stop")]
     Stopped,
 }
@@ -136,6 +172,11 @@ impl Cli {
     pub async fn run(self) -> Result<()> {
         match self.command {
             Command::Take(take) => reported(&take.run, async |job, report| take::run(&take, job, report).await).await,
+            Command::Copy(run) => reported(&run, async |job, report| copy::run(job, report).await).await,
+            Command::Prune(Prune { dry_run: true, run }) => prune::dry(&run.told.job()?).await,
+            Command::Prune(Prune { run, .. }) => {
+                reported(&run, async |job, report| prune::run(job, report).await).await
+            }
             Command::List(list) => list::list(&list).await,
             Command::Show(show) => list::show(&show).await,
             Command::Keygen => keygen::run(),
@@ -147,12 +188,12 @@ impl Cli {
 async fn reported(run: &Run, work: impl AsyncFnOnce(&Job, &mut Report) -> Result<()>) -> Result<()> {
     logs::init(&run.log)?;
     let mut report = report::empty(now());
-    let outcome = match Job::parse(&run.told.job, Patience::default()) {
+    let outcome = match run.told.job() {
         Ok(job) => tokio::select! {
-            outcome = work(&job, &mut report) => outcome,
+            outcome = AssertUnwindSafe(work(&job, &mut report)).catch_unwind() => outcome.unwrap_or(Err(Error::Panicked)),
             told = told_to_stop() => told,
         },
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     };
     report.time = status::time(now());
     report.error = outcome.as_ref().err().map(ToString::to_string);
@@ -175,45 +216,51 @@ async fn told_to_stop() -> Result<()> {
     }
 }
 
-/// A destination that was looked at.
-struct Surveyed<'j> {
-    destination: &'j job::Destination,
-    survey: vault::Result<Survey>,
-}
-
-/// What lies at the destinations, with the manifests read that a status follows from.
-async fn survey(job: &Job) -> Vec<Surveyed<'_>> {
-    let surveys = job.destinations.iter().map(async |destination| {
-        let survey = survey_recent(job, destination).await;
-        if let Err(error) = &survey {
-            tracing::warn!(destination = destination.name, %error, "a destination does not answer");
+/// What lies at the destinations that answer, with the manifests read that a status follows from; and why others do not.
+async fn survey(job: &Job) -> (Vec<Place<'_>>, Faults) {
+    let surveys = job.destinations.iter().map(async |destination| (destination, survey_one(job, destination).await));
+    let (mut places, mut faults) = (Vec::new(), Faults::new());
+    for (destination, survey) in futures::future::join_all(surveys).await {
+        match survey {
+            Ok(survey) => places.push(Place { destination, survey }),
+            Err(error) => {
+                tracing::warn!(destination = destination.name, %error, "a destination does not answer");
+                faults.insert(destination.name.clone(), error);
+            }
         }
-        Surveyed { destination, survey }
-    });
-    futures::future::join_all(surveys).await
+    }
+    (places, faults)
 }
 
-async fn survey_recent(job: &Job, destination: &job::Destination) -> vault::Result<Survey> {
+async fn survey_one(job: &Job, destination: &Destination) -> vault::Result<Survey> {
     let vault = destination.vault.as_ref().map_err(Clone::clone)?;
     let mut survey = Survey::of(vault).await?;
     status::read_recent(&mut survey, &job.trusted, job.claim).await?;
     Ok(survey)
 }
 
-/// What is true of the destinations; what failed at one before counts where nothing fails now.
-async fn statuses(job: &Job, failed: &[(String, vault::Error)]) -> Vec<DestinationStatus> {
+/// What is true of the destinations: those that answered are looked at again.
+async fn statuses(job: &Job, answered: Vec<Place<'_>>, faults: &Faults) -> Vec<DestinationStatus> {
     let now = now();
-    let statuses = survey(job).await.into_iter().map(|Surveyed { destination, survey }| {
-        let name = &destination.name;
-        let mut status = match &survey {
-            Ok(survey) => status::of(name, survey, now),
-            Err(error) => return status::fault(name, error),
+    let statuses = job.destinations.iter().map(async |destination| {
+        let (name, before) = (&destination.name, faults.get(&destination.name));
+        let survey = match before {
+            Some(error) if !answered.iter().any(|place| place.destination.name == *name) => Err(error.clone()),
+            _ => survey_one(job, destination).await,
         };
-        let before = failed.iter().find(|(failed, _)| failed == name);
-        status.fault = before.map(|(_, error)| error.to_string());
-        status
+        match survey {
+            Ok(survey) => {
+                let fault = before.map(ToString::to_string);
+                DestinationStatus { fault, ..status::of(name, &survey, now) }
+            }
+            Err(error) => status::fault(name, &error),
+        }
     });
-    statuses.collect()
+    futures::future::join_all(statuses).await
+}
+
+fn refused(faults: &Faults) -> String {
+    faults.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>().join("; ")
 }
 
 /// A session of the login in `DATABASE_URL`.

@@ -1,5 +1,6 @@
 //! `take`: a new backup, at the first destination that answers.
 
+use finaiflow_backup::copy::{self, Faults, Place};
 use finaiflow_backup::job::{self, Job};
 use finaiflow_backup::manifest::{Kind, SignedManifest};
 use finaiflow_backup::seal::{self, Secrets};
@@ -8,58 +9,60 @@ use finaiflow_backup::take::{self, Error as Failure, Order};
 use finaiflow_backup::vault::{self, Vault};
 use finaiflow_crds::backup::Report;
 
-use super::{Error, Result, Surveyed, Take, connect, random, statuses, survey};
+use super::{Error, Result, Take, connect, random, refused, statuses, survey};
 
 pub async fn run(asked: &Take, job: &Job, report: &mut Report) -> Result<()> {
-    let surveyed = survey(job).await;
-    let mut failed = Vec::new();
-    let mut stored = Err(Error::NoDestination(String::new()));
-    for at in &surveyed {
-        let outcome = match &at.survey {
-            Ok(survey) => store(asked, job, survey.vault(), &surveyed, report).await,
-            Err(error) => Err(Error::Vault(error.clone())),
-        };
-        match outcome {
-            Ok(signed) => {
-                stored = Ok(signed);
-                break;
-            }
-            Err(error) => match destination_error(error) {
-                Ok(error) => {
-                    tracing::warn!(destination = at.destination.name, %error, "nothing could be stored there");
-                    failed.push((at.destination.name.clone(), error));
-                }
-                Err(error) => {
-                    stored = Err(error);
-                    break;
-                }
-            },
-        }
-    }
+    let (mut places, mut faults) = survey(job).await;
+    let stored = first(asked, job, &mut places, &mut faults, report).await;
     if let Ok(signed) = &stored {
         report.artifact = Some(signed.manifest().id.to_string());
+        // What failed is told by the destination's status: the backup is there.
+        for (name, error) in copy::copy(job, &mut places).await {
+            faults.entry(name).or_insert(error);
+        }
     }
-    report.destinations = statuses(job, &failed).await;
-    stored.map(drop).map_err(|error| match error {
-        Error::NoDestination(_) => Error::NoDestination(
-            failed.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>().join("; "),
-        ),
-        error => error,
-    })
+    report.destinations = statuses(job, places, &faults).await;
+    stored.map(drop)
+}
+
+/// Stores it at the first destination where that is possible.
+async fn first(
+    asked: &Take,
+    job: &Job,
+    places: &mut [Place<'_>],
+    faults: &mut Faults,
+    report: &mut Report,
+) -> Result<SignedManifest> {
+    for at in 0..places.len() {
+        match store(asked, job, at, places, report).await.map_err(destination_error) {
+            Ok(signed) => {
+                places[at].survey.insert(signed.clone());
+                return Ok(signed);
+            }
+            Err(Err(error)) => return Err(error),
+            Err(Ok(error)) => {
+                let name = places[at].destination.name.clone();
+                tracing::warn!(destination = name, %error, "nothing can be stored there");
+                faults.insert(name, error);
+            }
+        }
+    }
+    Err(Error::NoDestination(refused(faults)))
 }
 
 /// Takes what is asked for, or a full one where nothing can be followed.
 async fn store(
     asked: &Take,
     job: &Job,
-    vault: &Vault,
-    surveyed: &[Surveyed<'_>],
+    at: usize,
+    places: &[Place<'_>],
     report: &mut Report,
 ) -> Result<SignedManifest> {
-    let parent = if asked.kind == Kind::Full { None } else { parent(surveyed, asked.kind) };
+    let vault = places[at].survey.vault();
+    let parent = if asked.kind == Kind::Full { None } else { parent(places, asked.kind) };
     let kind = if parent.is_none() { Kind::Full } else { asked.kind };
     if kind != asked.kind {
-        report.full_because = Some(format!("there is no backup that an {} one could follow", asked.kind));
+        report.full_because = Some("there is no backup that it could follow".to_owned());
     }
     match take(asked, job, vault, kind, parent.as_ref()).await {
         Err(Error::Take(Failure::NoParent { id, reason })) => {
@@ -95,10 +98,10 @@ async fn take(
 }
 
 /// The newest backup that can be followed, of all destinations.
-fn parent(surveyed: &[Surveyed<'_>], kind: Kind) -> Option<SignedManifest> {
-    let found = surveyed.iter().filter_map(|at| at.survey.as_ref().ok()).filter_map(|survey| {
-        let chains = survey.chains();
-        newest_to_follow(&survey.restorable(&chains), kind).cloned()
+fn parent(places: &[Place<'_>], kind: Kind) -> Option<SignedManifest> {
+    let found = places.iter().filter_map(|place| {
+        let chains = place.survey.chains();
+        newest_to_follow(&place.survey.restorable(&chains), kind).cloned()
     });
     found.max_by_key(|signed| signed.manifest().created_at)
 }
