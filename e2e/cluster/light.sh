@@ -4,11 +4,14 @@
 #
 #   FINAIFLOW_TEST_DATABASE_URL   a superuser's URL; every role but that one must log in with its password
 #   FINAIFLOW_TEST_KUBECONFIG     an administrator's kubeconfig
+#   FINAIFLOW_TEST_S3_SERVER      the program of an S3 server, versitygw
 #   FINAIFLOW_TEST_PROBE          what probe.c counts, where LIGHT_DURABLE=1 asks for a PostgreSQL as durable as by default
 . "$(dirname "$0")/lib.sh"
-[ $# -gt 0 ] || { sed -n '2,7p' "$0" >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,8p' "$0" >&2; exit 2; }
 
 LC_BIN=$("$HERE/binary.sh")
+FINAIFLOW_TEST_S3_SERVER=$("$HERE/s3_server.sh")
+export FINAIFLOW_TEST_S3_SERVER
 T=$(mktemp -d "${TMPDIR:-/${LIGHT_DURABLE:+var/}tmp}/finaiflow-light.XXXXXX") # /tmp may be memory
 chmod 711 "$T"
 PORTS=$(free_ports 7)

@@ -101,7 +101,10 @@ pub async fn sweep(survey: &Survey, plan: &Plan) -> vault::Result<Pruned> {
         tracing::warn!(%id, "it was hidden, and is needed");
         vault.delete(Folder::Tombstones, *id).await?;
     }
-    for id in plan.unfinished.iter().chain(&plan.past) {
+    for id in &plan.unfinished {
+        pruned.count(bury(vault, *id).await)?;
+    }
+    for id in &plan.past {
         vault.put_once(Folder::Tombstones, *id, tombstone(*id).as_bytes()).await?;
         pruned.count(bury(vault, *id).await)?;
         tracing::info!(%id, "pruned");

@@ -1,88 +1,13 @@
-//! A bucket of a real S3 server: versitygw, on loopback, with a directory of its own.
+//! A bucket of a real S3 server.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use finaiflow_backup::vault::{Bucket, Folder, Patience, Settings, Trouble, Vault};
+use finaiflow_backup::vault::{Bucket, Folder, Patience, Trouble};
 use futures::{StreamExt as _, stream};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::harness::{Directory, PART, claim, comes_back_as_it_was_sealed, id, noise, patience};
-
-const BUCKET: &str = "backups";
-
-struct Server {
-    program: Child,
-    port: u16,
-    directory: Directory,
-}
-
-impl Server {
-    async fn start(name: &str) -> Self {
-        let directory = Directory::new(name);
-        for subdirectory in ["data", "data/backups", "meta"] {
-            std::fs::create_dir(directory.path().join(subdirectory)).unwrap();
-        }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self { program: Self::run(&directory, port), port, directory };
-        server.ready().await;
-        server
-    }
-
-    fn run(directory: &Directory, port: u16) -> Child {
-        let program = std::env::var("FINAIFLOW_TEST_S3_SERVER").unwrap();
-        Command::new(program)
-            .args(["--quiet", "--access", "root", "--secret", "secret", "--region", "eu-test-1"])
-            .args(["--port", &format!("127.0.0.1:{port}"), "posix", "--sidecar"])
-            .args([directory.path().join("meta"), directory.path().join("data")])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap()
-    }
-
-    async fn ready(&self) {
-        let until = Instant::now() + Duration::from_mins(1);
-        while let Err(error) = self.vault().list(Folder::Objects).await {
-            assert!(Instant::now() < until, "{error}");
-        }
-    }
-
-    fn kill(&mut self) {
-        self.program.kill().unwrap();
-        self.program.wait().unwrap();
-    }
-
-    fn bucket(&self) -> Bucket {
-        Bucket {
-            endpoint: Some(format!("http://127.0.0.1:{}", self.port)),
-            region: "eu-test-1".into(),
-            bucket: BUCKET.into(),
-            prefix: "pre/fix".into(),
-            access_key_id: "root".into(),
-            secret_access_key: "secret".into(),
-            allow_http: true,
-        }
-    }
-
-    fn vault(&self) -> Vault {
-        open(self.bucket(), patience())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.program.kill();
-        let _ = self.program.wait();
-    }
-}
-
-fn open(bucket: Bucket, patience: Patience) -> Vault {
-    Vault::open(&Settings::Bucket(bucket), patience, claim()).unwrap()
-}
+use crate::gateway::{Server, open};
+use crate::harness::{PART, comes_back_as_it_was_sealed, id, noise, patience};
 
 #[tokio::test]
-#[ignore = "needs versitygw: FINAIFLOW_TEST_S3_SERVER names its program"]
 async fn an_object_comes_back_as_it_was_sealed() {
     let server = Server::start("s3-sealed").await;
     let vault = open(server.bucket(), Patience::default());
@@ -94,7 +19,6 @@ async fn an_object_comes_back_as_it_was_sealed() {
 }
 
 #[tokio::test]
-#[ignore = "needs versitygw: FINAIFLOW_TEST_S3_SERVER names its program"]
 async fn a_manifest_is_put_once() {
     let server = Server::start("s3-once").await;
     let vault = open(server.bucket(), Patience::default());
@@ -121,7 +45,6 @@ async fn a_manifest_is_put_once() {
 }
 
 #[tokio::test]
-#[ignore = "needs versitygw: FINAIFLOW_TEST_S3_SERVER names its program"]
 async fn a_list_has_many_pages() {
     let server = Server::start("s3-pages").await;
     let vault = open(server.bucket(), Patience::default());
@@ -137,7 +60,6 @@ async fn a_list_has_many_pages() {
 }
 
 #[tokio::test]
-#[ignore = "needs versitygw: FINAIFLOW_TEST_S3_SERVER names its program"]
 async fn wrong_settings_are_named() {
     let server = Server::start("s3-wrong").await;
     let trouble = async |bucket: Bucket| {
@@ -160,7 +82,6 @@ async fn wrong_settings_are_named() {
 }
 
 #[tokio::test]
-#[ignore = "needs versitygw: FINAIFLOW_TEST_S3_SERVER names its program"]
 async fn a_server_that_is_killed_leaves_no_half_object() {
     let mut server = Server::start("s3-killed").await;
     let vault = server.vault();
@@ -172,8 +93,7 @@ async fn a_server_that_is_killed_leaves_no_half_object() {
     assert!(vault.list(Folder::Objects).await.unwrap_err().is_transient());
     assert!(vault.put_once(Folder::Manifests, id(1), b"{}").await.unwrap_err().is_transient());
 
-    server.program = Server::run(&server.directory, server.port);
-    server.ready().await;
+    server.restart().await;
     assert_eq!(vault.list(Folder::Objects).await.unwrap().found, []);
     let mut upload = vault.upload(id(1));
     upload.write_all(&noise(PART + 1)).await.unwrap();

@@ -104,6 +104,10 @@ impl Server {
         Vault::open(&Settings::Bucket(bucket), patience, claim()).unwrap()
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Method and target of what was asked, in order.
     pub fn asked(&self) -> Vec<String> {
         let asked = self.asked.lock().unwrap();
