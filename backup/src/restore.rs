@@ -10,14 +10,13 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::manifest::{ArtefactId, Manifest, SignedManifest};
-use crate::rows::{self, Load, Moment, Since};
+use crate::rows::{self, Load, Since};
 use crate::seal::{self, Identities, Label};
 use crate::sections;
 use crate::sha256::Sha256;
 use crate::vault::{self, Vault};
 
-/// Why there is no restored bank. The schema may have been made, and, where what was loaded did not stand the last comparison,
-/// rows may be in it: it is to be dropped.
+/// Why there is no restored bank. No rows are left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The rows do not fit, or are not those that were backed up.
@@ -75,9 +74,9 @@ pub async fn restore(
         fill(&mut load, vault, artefact.manifest(), before.map(SignedManifest::manifest), identities).await?;
         before = Some(*artefact);
     }
+    compare(&mut load, last).await?;
     load.finish().await?;
-    provision::ensure_grants(conn, names).await?;
-    compare(conn, names, last).await
+    Ok(provision::ensure_grants(conn, names).await.map(drop)?)
 }
 
 async fn fill(
@@ -114,10 +113,10 @@ async fn fill(
     Ok(load.end().await?)
 }
 
-/// What is there now beside what was there when the artefact was taken, as far as its manifest tells.
-async fn compare(conn: &mut PgConnection, names: &TenantNames, manifest: &Manifest) -> Result<(), Error> {
-    let mut moment = Moment::open(conn, Some(names)).await?;
-    for section in moment.sections(None)? {
+/// What was loaded beside what was there when the artefact was taken, as far as its manifest tells.
+async fn compare(load: &mut Load<'_>, manifest: &Manifest) -> Result<(), Error> {
+    let mut moment = load.moment().await?;
+    for section in moment.sections(None) {
         let told = manifest.tables.iter().find(|told| told.name == section.table.as_str());
         let Some((rows, digest)) = told.and_then(|told| told.total_rows.zip(told.total_digest)) else { continue };
         let tally = moment.copy(&section, None, async |_| Ok::<_, rows::Error>(())).await?;
@@ -132,7 +131,7 @@ async fn compare(conn: &mut PgConnection, names: &TenantNames, manifest: &Manife
     if moment.balances != manifest.balances {
         return Err(rows::Error::Differs("account_balances".to_owned()).into());
     }
-    Ok(moment.close().await?)
+    Ok(())
 }
 
 /// A source, and the SHA-256 of what came from it.

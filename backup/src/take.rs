@@ -83,7 +83,7 @@ pub async fn take(
     let mut writer = sections::Writer::new(object);
     let mut tables = Vec::new();
     let mut progress = Progress::default();
-    for section in moment.sections(since.as_ref())? {
+    for section in moment.sections(since.as_ref()) {
         writer.begin(&section).await?;
         let mut rows = 0;
         let copied = moment.copy(&section, since.as_ref(), async |text| {

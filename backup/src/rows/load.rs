@@ -4,15 +4,17 @@ use finaiflow_schema::become_owner;
 use finaiflow_schema::names::{Identifier, TenantNames, quote};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 
+use super::moment::SAME_TEXT;
 use super::region::Side;
-use super::{Error, Result, Since, Tally, columns, declared, layout, touched};
+use super::{Error, Moment, Result, Since, Tally, columns, declared, layout, touched};
 use crate::sections::Section;
 
 /// A migrated schema without rows that is being filled, in one transaction: all of it is there in the end, or nothing.
 #[derive(Debug)]
 pub struct Load<'c> {
-    tx: Transaction<'c, Postgres>,
-    tables: Vec<Section>,
+    pub(super) tx: Transaction<'c, Postgres>,
+    pub(super) tables: Vec<Section>,
+    touched: Section,
     loaded: Vec<Identifier>,
 }
 
@@ -20,9 +22,12 @@ impl<'c> Load<'c> {
     /// Acts as the owner, so that nothing can be reached but what is the tenant's, whatever a backup says.
     pub async fn begin(conn: &'c mut PgConnection, names: &TenantNames) -> Result<Self> {
         let mut tx = conn.begin().await?;
+        run(&mut tx, SAME_TEXT.to_owned()).await?;
         become_owner(&mut tx, names).await?;
         let tables = layout(&mut tx).await?;
         for Section { table, .. } in &tables {
+            // What is restored is no change that a later backup would have to hold. From here on nobody else writes.
+            run(&mut tx, format!("ALTER TABLE {} DISABLE TRIGGER USER", quote(table))).await?;
             // The head has a row from the beginning.
             if table.as_str() == "ledger_head" {
                 run(&mut tx, "DELETE FROM ledger_head".to_owned()).await?;
@@ -32,30 +37,22 @@ impl<'c> Load<'c> {
             if sqlx::query_scalar(any).fetch_one(&mut *tx).await? {
                 return Err(Error::NotEmpty(table.to_string()));
             }
-            // What is restored is no change that a later backup would have to hold.
-            run(&mut tx, format!("ALTER TABLE {} DISABLE TRIGGER USER", quote(table))).await?;
         }
-        Ok(Self { tx, tables, loaded: Vec::new() })
+        Ok(Self { tx, tables, touched: touched()?, loaded: Vec::new() })
     }
 
     /// Begins a table: all of it, or what an increment holds of it.
     pub async fn table(&mut self, section: &Section, since: Option<&Since>) -> Result<Table<'_>> {
-        if since.is_some() && *section == touched()? {
+        if since.is_some() && *section == self.touched {
             run(&mut self.tx, "DELETE FROM _changes".to_owned()).await?;
         } else {
             self.make_room(section, since).await?;
         }
-        let statement = format!("COPY {} ({}) FROM STDIN", quote(&section.table), columns(section));
-        Ok(Table { rows: self.tx.copy_in_raw(&statement).await?, tally: Tally::default() })
+        Table::open(&mut self.tx, &section.table, section).await
     }
 
     async fn make_room(&mut self, section: &Section, since: Option<&Since>) -> Result<()> {
-        let fits = |known: &&Section| {
-            known.table == section.table
-                && known.columns.len() == section.columns.len()
-                && section.columns.iter().all(|column| known.columns.contains(column))
-        };
-        if !self.tables.iter().any(|known| fits(&known)) || self.loaded.contains(&section.table) {
+        if !self.fits(section) || self.loaded.contains(&section.table) {
             return Err(Error::Misfit(format!("table {}", section.table)));
         }
         self.loaded.push(section.table.clone());
@@ -64,6 +61,19 @@ impl<'c> Load<'c> {
             run(&mut self.tx, format!("DELETE FROM {} WHERE {region}", quote(&section.table))).await?;
         }
         Ok(())
+    }
+
+    pub(super) fn fits(&self, section: &Section) -> bool {
+        self.tables.iter().any(|known| {
+            known.table == section.table
+                && known.columns.len() == section.columns.len()
+                && section.columns.iter().all(|column| known.columns.contains(column))
+        })
+    }
+
+    /// What there is so far.
+    pub async fn moment(&mut self) -> Result<Moment<'_>> {
+        Moment::within(&mut self.tx).await
     }
 
     /// Ends an artefact. Fails if a table is missing.
@@ -106,7 +116,13 @@ pub struct Table<'t> {
     tally: Tally,
 }
 
-impl Table<'_> {
+impl<'t> Table<'t> {
+    /// Rows with a section's columns, into a table that may have another name.
+    pub(super) async fn open(conn: &'t mut PgConnection, table: &Identifier, section: &Section) -> Result<Self> {
+        let statement = format!("COPY {} ({}) FROM STDIN", quote(table), columns(section));
+        Ok(Self { rows: conn.copy_in_raw(&statement).await?, tally: Tally::default() })
+    }
+
     /// Adds COPY text.
     pub async fn add(&mut self, text: &[u8]) -> Result<()> {
         self.tally.add(text);
@@ -121,7 +137,7 @@ impl Table<'_> {
     }
 }
 
-async fn run(conn: &mut PgConnection, sql: String) -> Result<()> {
+pub(super) async fn run(conn: &mut PgConnection, sql: String) -> Result<()> {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await?;
     Ok(())
 }

@@ -32,7 +32,13 @@ pub struct Moment<'c> {
     /// What the accounts hold, by currency.
     pub balances: Vec<Balance>,
     tables: Vec<Section>,
+    touched: Section,
 }
+
+/// What text says does not depend on who asks, for the rest of the transaction.
+pub(super) const SAME_TEXT: &str = "
+    SET LOCAL TimeZone TO 'UTC'; SET LOCAL DateStyle TO 'ISO'; SET LOCAL IntervalStyle TO 'iso_8601';
+    SET LOCAL extra_float_digits TO 1; SET LOCAL bytea_output TO 'hex'";
 
 // A standby has no end of the log to name a file for.
 const MOMENT: &str = "
@@ -75,13 +81,16 @@ impl<'c> Moment<'c> {
     /// Holds the moment open, until [`Self::close`] or the connection's end. Reads the schema of `names` as its owner, or
     /// the one that the login itself is for.
     pub async fn open(conn: &'c mut PgConnection, names: Option<&TenantNames>) -> Result<Self> {
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-            SET LOCAL TimeZone TO 'UTC'; SET LOCAL DateStyle TO 'ISO'; SET LOCAL IntervalStyle TO 'iso_8601';
-            SET LOCAL extra_float_digits TO 1; SET LOCAL bytea_output TO 'hex'";
-        sqlx::raw_sql(begin).execute(&mut *conn).await?;
+        sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *conn).await?;
+        sqlx::raw_sql(SAME_TEXT).execute(&mut *conn).await?;
         if let Some(names) = names {
             become_owner(conn, names).await?;
         }
+        Self::within(conn).await
+    }
+
+    /// The same in a transaction that is under way, acting in the schema: what it has made so far.
+    pub(super) async fn within(conn: &'c mut PgConnection) -> Result<Self> {
         let now: MomentRow = sqlx::query_as(MOMENT).fetch_one(&mut *conn).await?;
         let timeline = now.timeline.filter(|_| !now.is_standby).ok_or(Error::Standby)?;
         let tables = layout(conn).await?;
@@ -113,14 +122,16 @@ impl<'c> Moment<'c> {
             },
             balances: balances.into_iter().map(balance).collect::<Result<_>>()?,
             tables,
+            touched: touched()?,
             conn,
         })
     }
 
     /// What there is to copy: everything, or what an increment is made of.
-    pub fn sections(&self, since: Option<&Since>) -> Result<Vec<Section>> {
-        let touched = since.map(|_| touched()).transpose()?;
-        Ok(touched.into_iter().chain(self.tables.iter().cloned()).collect())
+    #[must_use]
+    pub fn sections(&self, since: Option<&Since>) -> Vec<Section> {
+        let touched = since.map(|_| self.touched.clone());
+        touched.into_iter().chain(self.tables.iter().cloned()).collect()
     }
 
     /// Copies the rows of a table out, piece by piece: all, or those where something may have changed.
@@ -134,7 +145,7 @@ impl<'c> Moment<'c> {
         let (columns, table) = (columns(section), &section.table);
         let statement = match since {
             None => format!("COPY {} ({columns}) TO STDOUT", quote(table)),
-            Some(since) if *section == touched()? => format!("COPY ({}) TO STDOUT", since.touched()),
+            Some(since) if *section == self.touched => format!("COPY ({}) TO STDOUT", since.touched()),
             Some(since) => {
                 let region = since.region(declared(table)?, Side::Source).unwrap_or_else(|| "true".to_owned());
                 format!("COPY (SELECT {columns} FROM {} WHERE {region}) TO STDOUT", quote(table))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use finaiflow_backup::manifest::{Kind, SignedManifest, Tenant};
+use finaiflow_backup::manifest::{Kind, Manifest, SignedManifest, SigningKey, Tenant};
 use finaiflow_backup::rows::{Moment, Tally};
 use finaiflow_backup::seal::{Identities, Secrets};
 use finaiflow_backup::vault::{Folder, Patience, Vault};
@@ -106,7 +106,7 @@ async fn digests(url: &str, names: Option<&TenantNames>) -> Vec<(String, Tally)>
     let mut conn = connect(url).await;
     let mut moment = Moment::open(&mut conn, names).await.unwrap();
     let mut digests = Vec::new();
-    for section in moment.sections(None).unwrap() {
+    for section in moment.sections(None) {
         let tally = moment.copy(&section, None, async |_| Ok::<_, rows::Error>(())).await.unwrap();
         digests.push((section.table.to_string(), tally));
     }
@@ -227,6 +227,20 @@ async fn what_cannot_be_trusted_leaves_no_trace() {
     let other = SignedManifest::sign(other, &signing_key()).unwrap();
     let refused = restore::restore(&mut admin, &target.names, &vault, &[&other], &identities).await;
     assert!(matches!(refused, Err(restore::Error::Seal(seal::Error::OtherLabel))), "{refused:?}");
+    // What each artefact holds is as its manifest says, but what they make is not.
+    let lies: [(&str, fn(&mut Manifest)); 4] = [
+        ("users", |it| it.tables[0].total_rows = Some(9)),
+        ("ledger_head", |it| it.ledger.hash.0[0] ^= 1),
+        ("ledger_head", |it| it.ledger.epoch += 1),
+        ("account_balances", |it| it.balances[0].debits.0 += 1),
+    ];
+    for (what, lie) in lies {
+        let mut lying = artefact.manifest().clone();
+        lie(&mut lying);
+        let lying = SignedManifest::sign(lying, &signing_key()).unwrap();
+        let refused = restore::restore(&mut admin, &target.names, &vault, &[&lying], &identities).await;
+        assert!(matches!(&refused, Err(restore::Error::Rows(rows::Error::Differs(found))) if found == what), "{refused:?}");
+    }
 
     restore::restore(&mut admin, &target.names, &vault, &[&artefact], &identities).await.unwrap();
     bank.close().await;
