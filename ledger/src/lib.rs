@@ -10,6 +10,7 @@ pub mod batch;
 pub mod chain;
 pub mod command;
 pub mod engine;
+mod fork;
 pub mod id;
 pub mod money;
 mod outcome;
@@ -18,3 +19,5 @@ pub mod rules;
 pub mod store;
 mod text;
 pub mod verify;
+
+pub use fork::fork;

@@ -1,8 +1,11 @@
 //! Writing.
 
+use finaiflow_ledger::chain::{Anchor, Hash};
+use finaiflow_ledger::id::Sequence;
 use finaiflow_schema::become_owner;
 use finaiflow_schema::names::{Identifier, TenantNames, quote};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
+use time::OffsetDateTime;
 
 use super::moment::SAME_TEXT;
 use super::region::Side;
@@ -74,6 +77,21 @@ impl<'c> Load<'c> {
     /// What there is so far.
     pub async fn moment(&mut self) -> Result<Moment<'_>> {
         Moment::within(&mut self.tx).await
+    }
+
+    /// Where the ledger ends so far, and when that was booked.
+    pub async fn head(&mut self) -> Result<(Anchor, OffsetDateTime)> {
+        let (epoch, sequence, hash, time): (i32, i64, [u8; 32], OffsetDateTime) =
+            sqlx::query_as("SELECT epoch, sequence, hash, head_time FROM ledger_head").fetch_one(&mut *self.tx).await?;
+        let sequence = Sequence::try_from(sequence).map_err(|error| Error::Misfit(error.to_string()))?;
+        Ok((Anchor { epoch: epoch.cast_unsigned(), sequence, hash: Hash(hash) }, time))
+    }
+
+    /// Lets the bank go on from here: its ledger in a new epoch, and what was not sent yet held, as it may have been sent since.
+    /// Held is what was delivered at `infinity`; whoever wants it sent after all sets that to null.
+    pub async fn go_on(&mut self, abandoned: Option<Anchor>) -> Result<Anchor> {
+        run(&mut self.tx, "UPDATE outbox SET delivered_at = 'infinity' WHERE delivered_at IS NULL".to_owned()).await?;
+        Ok(finaiflow_ledger::fork(&mut self.tx, abandoned).await?)
     }
 
     /// Ends an artefact. Fails if a table is missing.

@@ -3,6 +3,7 @@
 //! Which tables, and why not others, is said by their declaration ([`finaiflow_schema::tables`]). Rows travel as COPY text,
 //! with their columns named: another order of columns, or another server's version, makes no difference.
 
+mod ahead;
 mod load;
 mod moment;
 mod region;

@@ -1,8 +1,12 @@
-//! A bank at work.
+//! A bank at work, and its backups.
 
 use std::sync::Arc;
 
-use finaiflow_backup::manifest::SigningKey;
+use finaiflow_backup::manifest::chain::Chains;
+use finaiflow_backup::manifest::{Kind, SignedManifest, SigningKey, Tenant};
+use finaiflow_backup::seal::{Identities, Secrets};
+use finaiflow_backup::take;
+use finaiflow_backup::vault::{Patience, Vault};
 use finaiflow_ledger::command::{
     AccountType, AuditContext, Authority, Command, CommandKind, Memo, Metadata, NewTransfer, Outcome,
 };
@@ -11,25 +15,29 @@ use finaiflow_ledger::id::AccountId;
 use finaiflow_ledger::money::Amount;
 use finaiflow_ledger::store::Postgres;
 use finaiflow_ledger::verify;
-use finaiflow_schema::testing::{TenantDb, connect};
-use sqlx::PgPool;
+use finaiflow_schema::migrate::migrate;
+use finaiflow_schema::provision::{drop_tenant, ensure_grants, ensure_roles_and_schema};
+use finaiflow_schema::testing::{LIMITS, TenantDb, connect};
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+use crate::harness::Directory;
 
 pub const IDENTITY: &str = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
 
 pub struct Bank {
     pub db: TenantDb,
     pub pool: PgPool,
-    engine: Engine,
+    pub engine: Engine,
     pub accounts: Vec<AccountId>,
 }
 
-fn owner() -> Uuid {
+pub fn owner() -> Uuid {
     Uuid::from_u128(7)
 }
 
-fn command(key: String, kind: CommandKind) -> Command {
+pub fn command(key: String, kind: CommandKind) -> Command {
     Command {
         principal: owner(),
         authority: Authority::Owner,
@@ -128,4 +136,48 @@ pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).unwrap();
     bytes
+}
+
+pub fn vault(directory: &Directory, bank: &Bank) -> Vault {
+    Vault::open(&directory.settings(), Patience::default(), bank.db.claim_id).unwrap()
+}
+
+pub async fn backed_up(bank: &Bank, vault: &Vault) -> SignedManifest {
+    taken(bank, vault, Kind::Full, None).await.unwrap()
+}
+
+pub async fn taken(
+    bank: &Bank,
+    vault: &Vault,
+    kind: Kind,
+    parent: Option<&SignedManifest>,
+) -> Result<SignedManifest, take::Error> {
+    let identities = Identities::parse(IDENTITY).unwrap();
+    let order = take::Order {
+        kind,
+        parent,
+        claim: bank.db.claim_id,
+        tenant: Tenant { namespace: "banks".to_owned(), name: "acme".to_owned() },
+        recipients: &identities.recipients(),
+        signing_key: &signing_key(),
+        kek: Some(b"kek"),
+        name: u32::from_be_bytes(random()),
+        secrets: Secrets { key: random(), nonce_prefix: random() },
+    };
+    let (mut conn, mut other) = (connect(&bank.db.backup_url).await, connect(&bank.db.backup_url).await);
+    take::take(&mut conn, &mut other, vault, &order).await
+}
+
+pub fn chains<'a>(artefacts: impl IntoIterator<Item = &'a SignedManifest>) -> Chains {
+    Chains::of(artefacts.into_iter().map(|signed| (signed.manifest().id, Ok(signed.clone()))))
+}
+
+/// Makes the tenant anew, as the operator does it.
+pub async fn emptied(target: &TenantDb) -> PgConnection {
+    let mut admin = target.admin().await;
+    drop_tenant(&mut admin, &target.names).await.unwrap();
+    ensure_roles_and_schema(&mut admin, &target.names, &LIMITS).await.unwrap();
+    migrate(&mut admin, &target.names).await.unwrap();
+    ensure_grants(&mut admin, &target.names).await.unwrap();
+    admin
 }

@@ -3,50 +3,20 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use finaiflow_backup::manifest::{Kind, Manifest, SignedManifest, SigningKey, Tenant};
+use finaiflow_backup::manifest::{Kind, Manifest, SignedManifest};
+use finaiflow_backup::restore::{self, Plan, Restored, Target, Use, restore};
 use finaiflow_backup::rows::{Moment, Tally};
-use finaiflow_backup::seal::{Identities, Secrets};
-use finaiflow_backup::vault::{Folder, Patience, Vault};
-use finaiflow_backup::{restore, rows, seal, take};
+use finaiflow_backup::seal::Identities;
+use finaiflow_backup::vault::{Folder, Vault};
+use finaiflow_backup::{rows, seal};
 use finaiflow_ledger::command::Outcome;
 use finaiflow_schema::names::TenantNames;
-use finaiflow_schema::provision::ensure_roles_and_schema;
-use finaiflow_schema::testing::{LIMITS, TenantDb, connect};
+use finaiflow_schema::testing::{TenantDb, connect};
 use sqlx::{AssertSqlSafe, Postgres as Database, Transaction};
 use uuid::Uuid;
 
-use crate::bank::{Bank, IDENTITY, random, signing_key};
+use crate::bank::{Bank, IDENTITY, backed_up, chains, emptied, random, signing_key, taken, vault};
 use crate::harness::Directory;
-
-fn vault(directory: &Directory, bank: &Bank) -> Vault {
-    Vault::open(&directory.settings(), Patience::default(), bank.db.claim_id).unwrap()
-}
-
-async fn backed_up(bank: &Bank, vault: &Vault) -> SignedManifest {
-    taken(bank, vault, Kind::Full, None).await.unwrap()
-}
-
-async fn taken(
-    bank: &Bank,
-    vault: &Vault,
-    kind: Kind,
-    parent: Option<&SignedManifest>,
-) -> Result<SignedManifest, take::Error> {
-    let identities = Identities::parse(IDENTITY).unwrap();
-    let order = take::Order {
-        kind,
-        parent,
-        claim: bank.db.claim_id,
-        tenant: Tenant { namespace: "banks".to_owned(), name: "acme".to_owned() },
-        recipients: &identities.recipients(),
-        signing_key: &signing_key(),
-        kek: Some(b"kek"),
-        name: u32::from_be_bytes(random()),
-        secrets: Secrets { key: random(), nonce_prefix: random() },
-    };
-    let (mut conn, mut other) = (connect(&bank.db.backup_url).await, connect(&bank.db.backup_url).await);
-    take::take(&mut conn, &mut other, vault, &order).await
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bank_at_work_comes_back_as_it_was_at_one_moment() {
@@ -79,13 +49,15 @@ async fn a_bank_at_work_comes_back_as_it_was_at_one_moment() {
     for artefact in &taken {
         let restored = TenantDb::create().await;
         let mut admin = restored.admin().await;
-        restore::restore(&mut admin, &restored.names, &vault, &[artefact], &identities).await.unwrap();
+        let chains = chains([artefact]);
+        let plan = Plan::of(&chains, Target::Latest).unwrap();
+        restore(&mut admin, &restored.names, &vault, &plan, &identities, Use::Look).await.unwrap();
         let head: i64 = sqlx::query_scalar("SELECT sequence FROM ledger_head")
             .fetch_one(&mut connect(&restored.app_url).await)
             .await
             .unwrap();
         assert_eq!(head, i64::from(artefact.manifest().ledger.sequence));
-        let again = restore::restore(&mut admin, &restored.names, &vault, &[artefact], &identities).await;
+        let again = restore(&mut admin, &restored.names, &vault, &plan, &identities, Use::Look).await;
         assert!(matches!(again, Err(restore::Error::Rows(rows::Error::NotEmpty(_)))), "{again:?}");
         // What was answered is answered again, and the bank goes on.
         let restored = Bank::on(restored, bank.accounts.clone());
@@ -176,17 +148,28 @@ async fn any_mix_of_increments_comes_back_as_it_was_at_each_moment() {
             chain.clear();
         }
         chain.push(artefact);
-        let mut admin = target.admin().await;
-        finaiflow_schema::provision::drop_tenant(&mut admin, &target.names).await.unwrap();
-        ensure_roles_and_schema(&mut admin, &target.names, &LIMITS).await.unwrap();
-        let path: Vec<_> = chain.iter().collect();
-        restore::restore(&mut admin, &target.names, &vault, &path, &identities).await.unwrap();
+        let mut admin = emptied(&target).await;
+        let chains = chains(&chain);
+        let plan = Plan::of(&chains, Target::Latest).unwrap();
+        assert_eq!(plan.path().len(), chain.len());
+        restore(&mut admin, &target.names, &vault, &plan, &identities, Use::Look).await.unwrap();
         let kinds: Vec<_> = chain.iter().map(|artefact| artefact.manifest().kind).collect();
         assert_eq!(digests(&target.admin_url, Some(&target.names)).await, expected, "{round}: {kinds:?}");
     }
     drop(open);
     bank.close().await;
     target.drop().await;
+}
+
+async fn restored(
+    target: &TenantDb,
+    vault: &Vault,
+    artefact: &SignedManifest,
+    identities: &Identities,
+) -> Result<Restored, restore::Error> {
+    let chains = chains([artefact]);
+    let plan = Plan::of(&chains, Target::Latest).unwrap();
+    restore(&mut target.admin().await, &target.names, vault, &plan, identities, Use::Look).await
 }
 
 #[tokio::test]
@@ -198,21 +181,20 @@ async fn what_cannot_be_trusted_leaves_no_trace() {
     let object = directory.path().join(bank.db.claim_id.to_string()).join(Folder::Objects.key(artefact.manifest().id));
     let genuine = std::fs::read(&object).unwrap();
     let target = TenantDb::create().await;
-    let mut admin = target.admin().await;
     let identities = Identities::parse(IDENTITY).unwrap();
 
     for place in [0, 20, genuine.len() / 2, genuine.len() - 1] {
         let mut damaged = genuine.clone();
         damaged[place] ^= 1;
         std::fs::write(&object, damaged).unwrap();
-        let refused = restore::restore(&mut admin, &target.names, &vault, &[&artefact], &identities).await;
+        let refused = restored(&target, &vault, &artefact, &identities).await;
         assert!(matches!(refused, Err(restore::Error::Seal(_))), "{place}: {refused:?}");
     }
     std::fs::write(&object, &genuine[..genuine.len() - 1]).unwrap();
-    let refused = restore::restore(&mut admin, &target.names, &vault, &[&artefact], &identities).await;
+    let refused = restored(&target, &vault, &artefact, &identities).await;
     assert!(matches!(refused, Err(restore::Error::OtherObject(_))), "{refused:?}");
     std::fs::remove_file(&object).unwrap();
-    let refused = restore::restore(&mut admin, &target.names, &vault, &[&artefact], &identities).await;
+    let refused = restored(&target, &vault, &artefact, &identities).await;
     assert!(matches!(refused, Err(restore::Error::Vault(_))), "{refused:?}");
     std::fs::write(&object, &genuine).unwrap();
 
@@ -220,12 +202,12 @@ async fn what_cannot_be_trusted_leaves_no_trace() {
     let mut lying = artefact.manifest().clone();
     lying.tables[1].rows += 1;
     let lying = SignedManifest::sign(lying, &signing_key()).unwrap();
-    let refused = restore::restore(&mut admin, &target.names, &vault, &[&lying], &identities).await;
+    let refused = restored(&target, &vault, &lying, &identities).await;
     assert!(matches!(refused, Err(restore::Error::Rows(rows::Error::Differs(_)))), "{refused:?}");
     let mut other = artefact.manifest().clone();
     other.claim_id = target.claim_id;
     let other = SignedManifest::sign(other, &signing_key()).unwrap();
-    let refused = restore::restore(&mut admin, &target.names, &vault, &[&other], &identities).await;
+    let refused = restored(&target, &vault, &other, &identities).await;
     assert!(matches!(refused, Err(restore::Error::Seal(seal::Error::OtherLabel))), "{refused:?}");
     // What each artefact holds is as its manifest says, but what they make is not.
     let lies: [(&str, fn(&mut Manifest)); 4] = [
@@ -238,11 +220,14 @@ async fn what_cannot_be_trusted_leaves_no_trace() {
         let mut lying = artefact.manifest().clone();
         lie(&mut lying);
         let lying = SignedManifest::sign(lying, &signing_key()).unwrap();
-        let refused = restore::restore(&mut admin, &target.names, &vault, &[&lying], &identities).await;
-        assert!(matches!(&refused, Err(restore::Error::Rows(rows::Error::Differs(found))) if found == what), "{refused:?}");
+        let refused = restored(&target, &vault, &lying, &identities).await;
+        assert!(
+            matches!(&refused, Err(restore::Error::Rows(rows::Error::Differs(found))) if found == what),
+            "{refused:?}"
+        );
     }
 
-    restore::restore(&mut admin, &target.names, &vault, &[&artefact], &identities).await.unwrap();
+    restored(&target, &vault, &artefact, &identities).await.unwrap();
     bank.close().await;
     target.drop().await;
 }

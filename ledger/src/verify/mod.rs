@@ -207,6 +207,13 @@ pub async fn range(connection: &mut PgConnection, from: Sequence, to: Sequence) 
     Ok(walked)
 }
 
+/// Checks the journals after one that is known up to `to`, in the caller's transaction.
+pub async fn onward(connection: &mut PgConnection, after: Anchor, to: Sequence) -> Result<Walked, sqlx::Error> {
+    // Nothing comes before the first one.
+    let start = (after.sequence > Sequence::ZERO).then_some(after);
+    walk(connection, Walk::new(start, Vec::new()), Some(to)).await
+}
+
 async fn anchors(connection: &mut PgConnection) -> Result<Vec<Anchor>, sqlx::Error> {
     let rows: Vec<AnchorRow> = sqlx::query_as(ANCHORS).fetch_all(connection).await?;
     Ok(rows.into_iter().map(Anchor::from).collect())

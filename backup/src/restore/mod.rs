@@ -1,15 +1,21 @@
 //! Restoring artefacts.
 
-use finaiflow_schema::names::TenantNames;
-use finaiflow_schema::{migrate, provision};
-use sqlx::PgConnection;
+mod plan;
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use finaiflow_ledger::chain::Anchor;
+use finaiflow_schema::migrate;
+use finaiflow_schema::names::TenantNames;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::manifest::{ArtefactId, Manifest, SignedManifest};
+pub use plan::{Ahead, Plan, PlanError, Target};
+
+use crate::manifest::Manifest;
 use crate::rows::{self, Load, Since};
 use crate::seal::{self, Identities, Label};
 use crate::sections;
@@ -28,65 +34,97 @@ pub enum Error {
     /// The destination.
     #[error(transparent)]
     Vault(#[from] vault::Error),
-    /// The schema could not be made.
-    #[error("the schema cannot be made: {0}")]
+    /// The schema's version could not be read.
+    #[error(transparent)]
     Schema(#[from] finaiflow_schema::Error),
-    /// Another program's schema.
-    #[error("the backup is of schema version {found}; this program makes version {known}")]
+    /// Another version of the schema.
+    #[error("the backup is of schema version {found}, the schema to fill is of version {known}")]
     Version {
         /// The backup's.
         found: i32,
-        /// Ours.
+        /// The schema's; 0 if it has not been migrated.
         known: i32,
     },
-    /// No artefact was named.
-    #[error("there is nothing to restore")]
-    Nothing,
-    /// The artefacts are no chain.
-    #[error("{0} does not follow the artefact before it")]
-    Order(ArtefactId),
     /// The object is not the one that its manifest speaks of.
     #[error("the object is not the one that the manifest speaks of: {0}")]
     OtherObject(&'static str),
 }
 
-/// Makes the schema of `names`, whose roles have been made, and fills it with a full artefact and what follows it, in that
-/// order ([`crate::manifest::chain::Chains::path`]). The connection's role has to be a member of the owner.
+/// What becomes of a restored bank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It is looked at: all is as it was.
+    Look,
+    /// It goes on. Its ledger begins a new epoch, and nothing that was waiting to be sent is sent.
+    Work {
+        /// The newest head of the ledger that is known of what is given up for it.
+        abandoned: Option<Anchor>,
+    },
+}
+
+/// What came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    /// The moment.
+    pub recovery_point: OffsetDateTime,
+    /// The ledger's head then; before the first journal, sequence 0.
+    pub head: Anchor,
+    /// Its head now: where it goes on.
+    pub goes_on: Anchor,
+}
+
+/// Fills the schema of `names`, which has been migrated and has no rows. The connection's role has to be a member of the owner, and
+/// need not be more.
 pub async fn restore(
     conn: &mut PgConnection,
     names: &TenantNames,
     vault: &Vault,
-    artefacts: &[&SignedManifest],
+    plan: &Plan<'_>,
     identities: &Identities,
-) -> Result<(), Error> {
-    let Some(last) = artefacts.last().map(|last| last.manifest()) else { return Err(Error::Nothing) };
-    let (found, known) = (last.schema_version, migrate::head_version());
-    if found != known {
-        return Err(Error::Version { found, known });
+    used: Use,
+) -> Result<Restored, Error> {
+    let (found, known) = (plan.last().schema_version, migrate::current(conn, names).await?);
+    if known != Some(found) {
+        return Err(Error::Version { found, known: known.unwrap_or_default() });
     }
-    migrate::migrate(conn, names).await?;
     let mut load = Load::begin(conn, names).await?;
-    let mut before: Option<&SignedManifest> = None;
-    for artefact in artefacts {
-        if artefact.manifest().parent != before.map(SignedManifest::as_parent) {
-            return Err(Error::Order(artefact.manifest().id));
-        }
-        fill(&mut load, vault, artefact.manifest(), before.map(SignedManifest::manifest), identities).await?;
-        before = Some(*artefact);
+    let mut before: Option<&Manifest> = None;
+    for artefact in plan.path() {
+        let since = before.map(Since::new).transpose()?;
+        read(&mut load, vault, artefact.manifest(), identities, Part::All(since.as_ref())).await?;
+        before = Some(artefact.manifest());
     }
-    compare(&mut load, last).await?;
+    compare(&mut load, plan.last()).await?;
+    if let Some(ahead) = plan.ahead() {
+        read(&mut load, vault, ahead.artefact.manifest(), identities, Part::Books).await?;
+        load.advance(&plan.last().ledger, ahead.to).await?;
+    }
+    let (head, time) = load.head().await?;
+    let recovery_point = if plan.ahead().is_some() { time } else { plan.last().created_at };
+    let goes_on = match used {
+        Use::Look => head,
+        Use::Work { abandoned } => load.go_on(abandoned).await?,
+    };
     load.finish().await?;
-    Ok(provision::ensure_grants(conn, names).await.map(drop)?)
+    Ok(Restored { recovery_point, head, goes_on })
 }
 
-async fn fill(
+/// What is taken of an artefact.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    /// All, since another one.
+    All(Option<&'a Since>),
+    /// Journals and what goes with them, for later.
+    Books,
+}
+
+async fn read(
     load: &mut Load<'_>,
     vault: &Vault,
     manifest: &Manifest,
-    before: Option<&Manifest>,
     identities: &Identities,
+    part: Part<'_>,
 ) -> Result<(), Error> {
-    let since = before.map(Since::new).transpose()?;
     let (bytes, stream) = vault.read(manifest.id).await?;
     if bytes != manifest.object.bytes {
         return Err(Error::OtherObject("its length differs"));
@@ -95,7 +133,11 @@ async fn fill(
     let label = Label { claim: manifest.claim_id, artefact: manifest.id };
     let mut reader = sections::Reader::new(seal::Reader::open(&mut object, identities, &label).await?);
     while let Some(section) = reader.section().await? {
-        let mut table = load.table(&section, since.as_ref()).await?;
+        let table = match part {
+            Part::All(since) => Some(load.table(&section, since).await?),
+            Part::Books => load.stage(&section).await?,
+        };
+        let Some(mut table) = table else { continue };
         while let Some(text) = reader.chunk().await? {
             table.add(text).await?;
         }
@@ -110,7 +152,10 @@ async fn fill(
     if object.digest.finish() != manifest.object.sha256 {
         return Err(Error::OtherObject("its SHA-256 differs"));
     }
-    Ok(load.end().await?)
+    if matches!(part, Part::All(_)) {
+        load.end().await?;
+    }
+    Ok(())
 }
 
 /// What was loaded beside what was there when the artefact was taken, as far as its manifest tells.
