@@ -168,6 +168,8 @@ pub struct TenantNames {
     pub maintenance: Identifier,
     /// Login of the backup jobs.
     pub backup: Identifier,
+    /// Login of a restore; it exists while one runs.
+    pub restore: Identifier,
 }
 
 impl TenantNames {
@@ -187,6 +189,7 @@ impl TenantNames {
             app_b: role("_app_b")?,
             maintenance: role(LONGEST_ROLE_SUFFIX)?,
             backup: role("_backup")?,
+            restore: role("_restore")?,
         })
     }
 
@@ -201,7 +204,7 @@ impl TenantNames {
         }
     }
 
-    /// Every role, members before the group they are in, the owner last: the order in which they can be dropped.
+    /// Every lasting role, members before the group they are in, the owner last: the order in which they can be dropped.
     #[must_use]
     pub const fn roles(&self) -> [&Identifier; 6] {
         [&self.app_a, &self.app_b, &self.maintenance, &self.backup, &self.app, &self.owner]
@@ -211,6 +214,12 @@ impl TenantNames {
     #[must_use]
     pub fn comment(&self) -> String {
         format!("finaiflow/claim={}", self.claim_id)
+    }
+
+    /// The comment on a schema of this claim that a restore has put aside: data to keep, and no tenant's.
+    #[must_use]
+    pub fn aside_comment(&self) -> String {
+        format!("finaiflow/aside={}", self.claim_id)
     }
 }
 

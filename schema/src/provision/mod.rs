@@ -2,12 +2,14 @@
 
 mod login;
 mod removal;
+mod restore;
 mod roles;
 
 use sqlx::PgConnection;
 
 pub use login::{LoginRecord, login_matches, recorded_logins, set_login_password};
 pub use removal::{drop_orphan_roles, drop_tenant, release};
+pub use restore::{close_restore, drop_aside, open_restore, put_back, set_aside};
 pub use roles::ensure_roles_and_schema;
 
 use crate::error::{Error, Result};
@@ -41,10 +43,14 @@ impl Role {
 }
 
 async fn existing_roles(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec<Role>> {
+    roles_named(conn, &names.roles()).await
+}
+
+async fn roles_named(conn: &mut PgConnection, names: &[&Identifier]) -> Result<Vec<Role>> {
     let sql = "SELECT rolname::text, rolcanlogin, rolinherit, rolconnlimit,
                       coalesce(rolconfig, '{}') AS rolconfig, shobj_description(oid, 'pg_authid') AS comment
                FROM pg_roles WHERE rolname = ANY($1)";
-    let wanted: Vec<_> = names.roles().iter().map(|role| role.as_str().to_owned()).collect();
+    let wanted: Vec<_> = names.iter().map(|role| role.as_str().to_owned()).collect();
     Ok(sqlx::query_as(sql).bind(wanted).fetch_all(conn).await?)
 }
 
@@ -64,16 +70,20 @@ impl Schema {
         self.comment.as_ref() == Some(&names.comment())
     }
 
-    fn foreign(self, names: &TenantNames) -> Error {
+    fn foreign(self, name: &Identifier) -> Error {
         let owner = self.comment.unwrap_or_else(|| format!("role {}", self.owner));
-        Error::Foreign { object: format!("schema {}", names.schema), owner }
+        Error::Foreign { object: format!("schema {name}"), owner }
     }
 }
 
 async fn existing_schema(conn: &mut PgConnection, names: &TenantNames) -> Result<Option<Schema>> {
+    schema_named(conn, &names.schema).await
+}
+
+async fn schema_named(conn: &mut PgConnection, name: &Identifier) -> Result<Option<Schema>> {
     let sql = "SELECT pg_get_userbyid(nspowner)::text AS owner, obj_description(oid, 'pg_namespace') AS comment
                FROM pg_namespace WHERE nspname = $1";
-    Ok(sqlx::query_as(sql).bind(names.schema.as_str()).fetch_optional(conn).await?)
+    Ok(sqlx::query_as(sql).bind(name.as_str()).fetch_optional(conn).await?)
 }
 
 fn foreign_role(role: &Role) -> Error {

@@ -3,8 +3,8 @@
 use sqlx::{Connection, PgConnection};
 
 use super::roles::grant_to_admin;
-use super::{Role, existing_roles, existing_schema, find};
-use crate::catalog::{Action, Change, run};
+use super::{Role, close_restore, existing_roles, existing_schema, find};
+use crate::catalog::{Action, Change, quote_any, run};
 use crate::error::Result;
 use crate::grants::lock_database_acl;
 use crate::names::{Identifier, Login, TenantNames, quote};
@@ -12,7 +12,8 @@ use crate::names::{Identifier, Login, TenantNames, quote};
 /// How long to wait for a terminated session to end, in milliseconds.
 const SESSION_END_MILLIS: i64 = 5_000;
 
-/// Keeps the data and closes every way in: logins lose `LOGIN`, their sessions end, their password digests go.
+/// Keeps the data and closes every way in: logins lose `LOGIN`, their sessions end, their password digests go, and so does a
+/// restore's login.
 ///
 /// Inside a transaction, a client whose session ended can connect again until the commit. A second call, after it,
 /// ends such sessions too.
@@ -35,6 +36,7 @@ pub async fn release(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec
     for (name, _) in &logins {
         changes.extend(end_sessions(conn, name).await?);
     }
+    changes.extend(close_restore(conn, names).await?);
     Ok(changes)
 }
 
@@ -52,8 +54,16 @@ pub async fn drop_tenant(conn: &mut PgConnection, names: &TenantNames) -> Result
             changes.push(Change::new(Action::Dropped, format!("schema {}", names.schema)));
         } else if schema.owner == names.owner.as_str() {
             // Dropping the owner would take the schema with it, and its comment says it is not ours to drop.
-            return Err(schema.foreign(names));
+            return Err(schema.foreign(&names.schema));
         }
+    }
+    let aside = "SELECT nspname::text FROM pg_namespace
+        WHERE nspowner = to_regrole($1) AND obj_description(oid, 'pg_namespace') = $2 ORDER BY 1";
+    let aside: Vec<String> =
+        sqlx::query_scalar(aside).bind(names.owner.as_str()).bind(names.aside_comment()).fetch_all(&mut *tx).await?;
+    for schema in aside {
+        run(&mut tx, format!("DROP SCHEMA {} CASCADE", quote_any(&schema))).await?;
+        changes.push(Change::new(Action::Dropped, format!("schema {schema}")));
     }
     let existing = existing_roles(&mut tx, names).await?;
     let roles = ours(&existing, names, names.roles());
@@ -99,7 +109,7 @@ pub async fn drop_orphan_roles(conn: &mut PgConnection) -> Result<Vec<Change>> {
 }
 
 /// Drops a role together with what it owns and was granted.
-async fn drop_role(conn: &mut PgConnection, name: &Identifier, changes: &mut Vec<Change>) -> Result<()> {
+pub(super) async fn drop_role(conn: &mut PgConnection, name: &Identifier, changes: &mut Vec<Change>) -> Result<()> {
     // Dropping what a role owns or was granted takes being in it.
     grant_to_admin(conn, name).await?;
     let role = quote(name);
@@ -120,7 +130,7 @@ fn ours<'a, const N: usize>(
         .collect()
 }
 
-async fn end_sessions(conn: &mut PgConnection, role: &Identifier) -> Result<Option<Change>> {
+pub(super) async fn end_sessions(conn: &mut PgConnection, role: &Identifier) -> Result<Option<Change>> {
     let connected: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1)")
         .bind(role.as_str())
         .fetch_one(&mut *conn)

@@ -12,9 +12,9 @@ const IDLE_IN_TRANSACTION_SECONDS: u32 = 30;
 /// The verification reads the whole ledger in one snapshot.
 const MAINTENANCE_STATEMENT_SECONDS: u32 = 900;
 /// A whole ledger is read, at the pace of the store it goes to.
-const BACKUP_STATEMENT_SECONDS: u32 = 4 * 3600;
+pub(super) const BACKUP_STATEMENT_SECONDS: u32 = 4 * 3600;
 /// One job, and one that overlaps.
-const JOB_CONNECTIONS: u32 = 2;
+pub(super) const JOB_CONNECTIONS: u32 = 2;
 
 /// How a role should be. Login slots are made without `LOGIN`; they get it together with a password.
 struct Wanted<'a> {
@@ -47,9 +47,7 @@ pub async fn ensure_roles_and_schema(
 }
 
 async fn wanted<'a>(conn: &mut PgConnection, names: &'a TenantNames, limits: &Limits) -> Result<Vec<Wanted<'a>>> {
-    // PostgreSQL quotes a name in a stored search_path only if it is a keyword.
-    let search_path: String =
-        sqlx::query_scalar("SELECT quote_ident($1) || ', pg_temp'").bind(names.schema.as_str()).fetch_one(conn).await?;
+    let search_path = stored_search_path(conn, names).await?;
     let group = |name| Wanted { name, is_group: true, connections: -1, settings: Vec::new() };
     let login = |name, connections: u32, statement_seconds: u32| Wanted {
         name,
@@ -69,6 +67,12 @@ async fn wanted<'a>(conn: &mut PgConnection, names: &'a TenantNames, limits: &Li
         login(&names.maintenance, JOB_CONNECTIONS, MAINTENANCE_STATEMENT_SECONDS),
         login(&names.backup, JOB_CONNECTIONS, BACKUP_STATEMENT_SECONDS),
     ])
+}
+
+pub(super) async fn stored_search_path(conn: &mut PgConnection, names: &TenantNames) -> Result<String> {
+    // PostgreSQL quotes a name in a stored search_path only if it is a keyword.
+    let sql = "SELECT quote_ident($1) || ', pg_temp'";
+    Ok(sqlx::query_scalar(sql).bind(names.schema.as_str()).fetch_one(conn).await?)
 }
 
 async fn ensure_role(
@@ -169,7 +173,7 @@ pub(super) async fn grant_to_admin(conn: &mut PgConnection, role: &Identifier) -
 async fn ensure_schema(conn: &mut PgConnection, names: &TenantNames) -> Result<Option<Change>> {
     match existing_schema(conn, names).await? {
         Some(found) if found.is_ours(names) => Ok(None),
-        Some(found) => Err(found.foreign(names)),
+        Some(found) => Err(found.foreign(&names.schema)),
         None => {
             let (schema, owner) = (quote(&names.schema), quote(&names.owner));
             let create = format!("CREATE SCHEMA {schema} AUTHORIZATION {owner}");

@@ -12,6 +12,7 @@ mod logins;
 mod migrations;
 mod provisioning;
 mod removal;
+mod restores;
 
 use finaiflow_schema::names::{Identifier, quote};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
