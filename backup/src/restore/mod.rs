@@ -16,9 +16,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 pub use plan::{Ahead, Plan, PlanError, Target};
 
 use crate::manifest::Manifest;
-use crate::rows::{self, Load, Since};
+use crate::rows::{self, Load, Since, Tally};
 use crate::seal::{self, Identities, Label};
-use crate::sections;
+use crate::sections::{self, Section};
 use crate::sha256::Sha256;
 use crate::vault::{self, Vault};
 
@@ -125,6 +125,45 @@ async fn read(
     identities: &Identities,
     part: Part<'_>,
 ) -> Result<(), Error> {
+    let into = async |section: &Section, reader: &mut Reader<'_>| {
+        let table = match part {
+            Part::All(since) => Some(load.table(section, since).await?),
+            Part::Books => load.stage(section).await?,
+        };
+        let Some(mut table) = table else { return Ok(None) };
+        while let Some(text) = reader.chunk().await? {
+            table.add(text).await?;
+        }
+        Ok(Some(table.finish().await?))
+    };
+    each_section(vault, manifest, identities, into).await?;
+    if matches!(part, Part::All(_)) {
+        load.end().await?;
+    }
+    Ok(())
+}
+
+/// Whether an artefact's object is there, can be opened and holds the rows that its manifest counts.
+pub async fn check(vault: &Vault, manifest: &Manifest, identities: &Identities) -> Result<(), Error> {
+    let into = async |_: &Section, reader: &mut Reader<'_>| {
+        let mut tally = Tally::default();
+        while let Some(text) = reader.chunk().await? {
+            tally.add(text);
+        }
+        Ok(Some(tally))
+    };
+    each_section(vault, manifest, identities, into).await
+}
+
+type Reader<'o> = sections::Reader<&'o mut Hashed<vault::Stream>>;
+
+/// Reads an object to its end. `into` takes a section's rows and counts them, or leaves them.
+async fn each_section(
+    vault: &Vault,
+    manifest: &Manifest,
+    identities: &Identities,
+    mut into: impl AsyncFnMut(&Section, &mut Reader<'_>) -> Result<Option<Tally>, Error>,
+) -> Result<(), Error> {
     let (bytes, stream) = vault.read(manifest.id).await?;
     if bytes != manifest.object.bytes {
         return Err(Error::OtherObject("its length differs"));
@@ -133,15 +172,7 @@ async fn read(
     let label = Label { claim: manifest.claim_id, artefact: manifest.id };
     let mut reader = sections::Reader::new(seal::Reader::open(&mut object, identities, &label).await?);
     while let Some(section) = reader.section().await? {
-        let table = match part {
-            Part::All(since) => Some(load.table(&section, since).await?),
-            Part::Books => load.stage(&section).await?,
-        };
-        let Some(mut table) = table else { continue };
-        while let Some(text) = reader.chunk().await? {
-            table.add(text).await?;
-        }
-        let tally = table.finish().await?;
+        let Some(tally) = into(&section, &mut reader).await? else { continue };
         let told = manifest.tables.iter().find(|told| told.name == section.table.as_str());
         let same = told.is_some_and(|told| (told.rows, told.digest) == (tally.rows(), tally.digest()));
         if !same || !tally.is_whole() {
@@ -151,9 +182,6 @@ async fn read(
     drop(reader);
     if object.digest.finish() != manifest.object.sha256 {
         return Err(Error::OtherObject("its SHA-256 differs"));
-    }
-    if matches!(part, Part::All(_)) {
-        load.end().await?;
     }
     Ok(())
 }

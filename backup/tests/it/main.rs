@@ -5,9 +5,10 @@
 mod bank;
 mod bucket;
 mod directory;
-mod gateway;
+mod faults;
 mod harness;
 mod points;
 mod round_trip;
 mod server;
 mod server_faults;
+mod standby;

@@ -14,7 +14,10 @@ use finaiflow_ledger::command::{
 use finaiflow_ledger::id::Sequence;
 use finaiflow_ledger::money::Amount;
 use finaiflow_schema::names::TenantNames;
-use finaiflow_schema::testing::{TenantDb, connect};
+use finaiflow_schema::provision::{close_restore, open_restore};
+use finaiflow_schema::testing::{TenantDb, connect, random_password};
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
 use time::Duration;
 
 use crate::bank::{Bank, IDENTITY, backed_up, chains, command, emptied, now, owner, taken, vault};
@@ -210,7 +213,14 @@ async fn a_restored_bank_goes_on_in_an_epoch_of_its_own() {
     let plan = Plan::of(&chains, Target::Sequence(sequence(point))).unwrap();
     let used = Use::Work { abandoned: Some(abandoned) };
     let identities = Identities::parse(IDENTITY).unwrap();
-    restore(&mut target.admin().await, &target.names, &vault, &plan, &identities, used).await.unwrap();
+    // With no more rights than a restore is given.
+    let password = random_password();
+    open_restore(&mut target.admin().await, &target.names, &password).await.unwrap();
+    let login: PgConnectOptions = target.app_url.parse().unwrap();
+    let login = login.username(target.names.restore.as_str()).password(password.expose());
+    let mut login = login.connect().await.unwrap();
+    restore(&mut login, &target.names, &vault, &plan, &identities, used).await.unwrap();
+    close_restore(&mut target.admin().await, &target.names).await.unwrap();
     let restored = Bank::on(target, bank.accounts.clone());
     restored.is_sound().await;
     // What is booked up to there is not booked again; what is not is booked anew, under an id that was never given out.
