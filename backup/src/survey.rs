@@ -110,6 +110,13 @@ impl Survey {
         Chains::of(backups.map(|(id, read)| (*id, read.clone())))
     }
 
+    /// Those among them that can be restored from here, as [`Self::restorable`] says.
+    #[must_use]
+    pub fn whole(&self) -> Chains {
+        let chains = self.chains();
+        Chains::of(self.restorable(&chains).into_iter().map(|signed| (signed.manifest().id, Ok(signed.clone()))))
+    }
+
     /// Whether an artefact's object is there, as long as its manifest says.
     #[must_use]
     pub fn has_object(&self, signed: &SignedManifest) -> bool {

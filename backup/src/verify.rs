@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::manifest::chain::{Chains, Flaw};
 use crate::manifest::{ArtefactId, TrustedKeys};
-use crate::restore::{self, Plan, Target, Use};
+use crate::restore::{self, Plan, Restored, Target, Use};
 use crate::rows::{self, Moment};
 use crate::scratch;
 use crate::seal::{self, Identities};
@@ -75,7 +75,13 @@ impl Finding {
     }
 }
 
-/// What came of it.
+impl From<Finding> for finaiflow_crds::backup::Finding {
+    fn from(Finding { check, artefact, message }: Finding) -> Self {
+        Self { check: check.to_string(), artifact: artefact.map(|id| id.to_string()), message }
+    }
+}
+
+/// What came of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     /// The newest artefact that was read; none if there is none to read.
@@ -153,7 +159,9 @@ pub async fn verify(vault: &Vault, order: &Order<'_>, scratch: Option<Scratch<'_
     }
     let mut restored_in = None;
     if let Some(scratch) = scratch.filter(|_| !damaged) {
-        restored_in = restored(vault, order, &plan, scratch, &mut findings).await?;
+        let rehearsed = rehearse(vault, order, &plan, scratch).await?;
+        findings.extend(rehearsed.findings);
+        restored_in = rehearsed.restored.map(|(_, took)| took);
     }
     Ok(Verified { artefact: Some(artefact), findings, restored_in })
 }
@@ -193,43 +201,52 @@ fn found(error: restore::Error, artefact: ArtefactId) -> Result<Finding, Error> 
         Failure::Vault(error) if !matches!(error.trouble, Trouble::NotFound | Trouble::Corrupt) => {
             return Err(error.into());
         }
-        Failure::Vault(_) | Failure::OtherObject(_) => Check::Object,
         Failure::Seal(seal::Error::WrongIdentity) => Check::Key,
-        Failure::Seal(_) => Check::Object,
+        Failure::Seal(_) | Failure::Vault(_) | Failure::OtherObject(_) => Check::Object,
         Failure::Rows(rows::Error::Differs(_)) => Check::Rows,
+        Failure::Forged(_) => Check::Anchor,
         Failure::Rows(_) | Failure::Version { .. } | Failure::Schema(_) => Check::Restore,
     };
     Ok(Finding::new(check, artefact, error))
 }
 
+/// What came of a restore into a database that is thrown away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rehearsed {
+    /// What came back, and how long it took until it was there and checked.
+    pub restored: Option<(Restored, Duration)>,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
 /// Restores a plan, notes what is wrong with the bank that comes of it, and takes that away again.
-async fn restored(
+pub async fn rehearse(
     vault: &Vault,
     order: &Order<'_>,
     plan: &Plan<'_>,
     Scratch { conn, claim }: Scratch<'_>,
-    findings: &mut Vec<Finding>,
-) -> Result<Option<Duration>, Error> {
-    let began = Instant::now();
+) -> Result<Rehearsed, Error> {
+    let (began, artefact) = (Instant::now(), plan.last().id);
     let names = scratch::make(conn, &claim).await?;
-    let restored = restore::restore(conn, &names, vault, plan, order.identities, Use::Look).await;
-    let outcome = match restored {
-        Ok(_) => bank(conn, &names, order, plan.last().id).await.map(|found| (found, Some(began.elapsed()))),
-        Err(error) => found(error, plan.last().id).map(|finding| (vec![finding], None)),
+    let outcome = match restore::restore(conn, &names, vault, plan, order.identities, Use::Look).await {
+        Ok(restored) => bank(conn, &names, artefact, restored.head, order.anchor)
+            .await
+            .map(|findings| Rehearsed { restored: Some((restored, began.elapsed())), findings }),
+        Err(error) => found(error, artefact).map(|finding| Rehearsed { restored: None, findings: vec![finding] }),
     };
     let gone = scratch::unmake(conn, &names).await;
-    let (wrong, restored_in) = outcome?;
+    let rehearsed = outcome?;
     gone?;
-    findings.extend(wrong);
-    Ok(restored_in)
+    Ok(rehearsed)
 }
 
-/// What is wrong with a restored bank.
-async fn bank(
+/// What is wrong with a bank that was restored from an artefact, with its ledger's head at `end`.
+pub async fn bank(
     conn: &mut PgConnection,
     names: &TenantNames,
-    order: &Order<'_>,
     artefact: ArtefactId,
+    end: Anchor,
+    anchor: Option<Anchor>,
 ) -> Result<Vec<Finding>, Error> {
     let moment = Moment::open(conn, Some(names)).await?;
     let unequal = moment.balances.iter().filter(|balance| balance.debits != balance.credits);
@@ -248,8 +265,7 @@ async fn bank(
         let account = wrong.account_id.map(|account| format!(", account {account}")).unwrap_or_default();
         Finding::new(Check::Ledger, artefact, format!("{}{journal}{account}", wrong.check))
     }));
-    if let Some(anchor) = order.anchor {
-        let end = Anchor { epoch: report.epoch, sequence: report.sequence, hash: report.hash };
+    if let Some(anchor) = anchor {
         findings.extend(off_anchor(conn, anchor, end).await?.map(|why| Finding::new(Check::Anchor, artefact, why)));
     }
     Ok(findings)

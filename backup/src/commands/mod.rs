@@ -1,10 +1,13 @@
 //! The command line. Every option has an environment variable, which is what the operator sets.
 
 mod copy;
+mod drill;
 mod keygen;
 mod list;
 mod prune;
+mod restore;
 mod take;
+mod verify;
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -12,18 +15,23 @@ use std::time::Duration;
 use std::{env, io};
 
 use aws_lc_rs::error::Unspecified;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use finaiflow_backup::copy::{Faults, Place};
 use finaiflow_backup::job::{self, Destination, Job};
 use finaiflow_backup::manifest::{ArtefactId, Kind, ManifestError};
+use finaiflow_backup::restore::Target;
+use finaiflow_backup::seal::{self, Identities};
 use finaiflow_backup::survey::Survey;
 use finaiflow_backup::vault::{self, Patience};
 use finaiflow_backup::{report, rows, status};
 use finaiflow_crds::backup::{DestinationStatus, Report};
+use finaiflow_ledger::chain::Anchor;
+use finaiflow_schema::names::ClaimId;
 use finaiflow_telemetry::logs;
 use futures::FutureExt as _;
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Backs up and restores one tenant.
@@ -42,6 +50,12 @@ enum Command {
     Copy(Run),
     /// Deletes backups that are past the retention of their destination, and what is of no use to anybody.
     Prune(Prune),
+    /// Reads what lies at a destination, restores it into a throw-away database and checks the bank that comes of it.
+    Verify(Verify),
+    /// Restores some moment of the past into a throw-away database, and measures how long that takes.
+    Drill(Opens),
+    /// Restores a moment into the empty Tenant that `DATABASE_URL` logs in to; without it, into a throw-away database.
+    Restore(Restore),
     /// Lists the backups at the destinations.
     List(List),
     /// Prints a backup's manifest.
@@ -103,6 +117,53 @@ struct Prune {
     run: Run,
 }
 
+/// What every run that opens backups is told.
+#[derive(Debug, Args)]
+struct Opens {
+    /// File with the age identities.
+    #[arg(long, env = "FINAIFLOW_IDENTITY", default_value = "/identity/identity")]
+    identity: PathBuf,
+    /// Reads this destination only.
+    #[arg(long)]
+    destination: Option<String>,
+    #[command(flatten)]
+    run: Run,
+}
+
+impl Opens {
+    fn identities(&self) -> Result<Identities> {
+        let text = std::fs::read_to_string(&self.identity);
+        let text = text.map_err(|error| job::Error::File(self.identity.clone(), error.kind()))?;
+        Ok(Identities::parse(&text)?)
+    }
+}
+
+#[derive(Debug, Args)]
+struct Verify {
+    /// How far it goes.
+    #[arg(long, value_enum, default_value = "restore")]
+    mode: Mode,
+    #[command(flatten)]
+    opens: Opens,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Everything is read, opened, restored and checked.
+    Restore,
+    /// Everything is read and opened.
+    Checksum,
+}
+
+#[derive(Debug, Args)]
+struct Restore {
+    /// `latest`, `time=<RFC 3339>`, `sequence=<number of a journal>` or `artifact=<id>`.
+    #[arg(long, value_parser = target)]
+    target: Target,
+    #[command(flatten)]
+    opens: Opens,
+}
+
 #[derive(Debug, Args)]
 struct List {
     #[command(flatten)]
@@ -126,6 +187,20 @@ struct Show {
 fn kind(text: &str) -> Result<Kind, String> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.to_string() == text);
     kind.ok_or_else(|| "it is full, incremental or segment".to_owned())
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("`{text}`: {error}");
+    match text.split_once('=') {
+        None if text == "latest" => Ok(Target::Latest),
+        Some(("time", time)) => OffsetDateTime::parse(time, &Rfc3339).map(Target::Time).map_err(|error| wrong(&error)),
+        Some(("sequence", number)) => {
+            let number = number.parse::<i64>().map_err(|error| wrong(&error))?;
+            number.try_into().map(Target::Sequence).map_err(|error| wrong(&error))
+        }
+        Some(("artifact", id)) => id.parse().map(Target::Artefact).map_err(|error| wrong(&error)),
+        _ => Err("it is latest, time=<RFC 3339>, sequence=<number of a journal> or artifact=<id>".to_owned()),
+    }
 }
 
 /// Why the program failed. No variant carries a secret.
@@ -153,6 +228,18 @@ pub enum Error {
     Faults(String),
     #[error("a backup is damaged: {0}")]
     Damaged(String),
+    #[error(transparent)]
+    Verify(#[from] finaiflow_backup::verify::Error),
+    #[error(transparent)]
+    Identity(#[from] seal::Error),
+    #[error("anchor: {0}")]
+    Anchor(String),
+    #[error(transparent)]
+    Plan(#[from] finaiflow_backup::restore::PlanError),
+    #[error(transparent)]
+    Restore(#[from] finaiflow_backup::restore::Error),
+    #[error("nothing could be restored: {0}")]
+    NotRestored(String),
     #[error("{0}: {1}")]
     Manifest(ArtefactId, ManifestError),
     #[error("there is no backup {0}")]
@@ -176,6 +263,15 @@ impl Cli {
             Command::Prune(Prune { dry_run: true, run }) => prune::dry(&run.told.job()?).await,
             Command::Prune(Prune { run, .. }) => {
                 reported(&run, async |job, report| prune::run(job, report).await).await
+            }
+            Command::Verify(asked) => {
+                reported(&asked.opens.run, async |job, report| verify::run(&asked, job, report).await).await
+            }
+            Command::Drill(asked) => {
+                reported(&asked.run, async |job, report| drill::run(&asked, job, report).await).await
+            }
+            Command::Restore(asked) => {
+                reported(&asked.opens.run, async |job, report| restore::run(&asked, job, report).await).await
             }
             Command::List(list) => list::list(&list).await,
             Command::Show(show) => list::show(&show).await,
@@ -265,8 +361,52 @@ fn refused(faults: &Faults) -> String {
 
 /// A session of the login in `DATABASE_URL`.
 async fn connect() -> Result<PgConnection> {
-    let url = env::var("DATABASE_URL").map_err(|error| Error::Environment("DATABASE_URL", error))?;
+    connect_to("DATABASE_URL").await
+}
+
+async fn connect_to(variable: &'static str) -> Result<PgConnection> {
+    let url = env::var(variable).map_err(|error| Error::Environment(variable, error))?;
     Ok(PgConnection::connect(&url).await.map_err(rows::Error::from)?)
+}
+
+/// The head of the ledger that the operator has kept.
+fn anchor(job: &Job) -> Result<Option<Anchor>> {
+    let kept = |kept: &finaiflow_crds::backup::Anchor| {
+        let wrong = |error: &dyn std::fmt::Display| Error::Anchor(error.to_string());
+        Ok(Anchor {
+            epoch: kept.epoch.try_into().map_err(|error| wrong(&error))?,
+            sequence: kept.sequence.try_into().map_err(|error| wrong(&error))?,
+            hash: kept.hash.parse().map_err(|error| wrong(&error))?,
+        })
+    };
+    job.settings.anchor.as_ref().map(kept).transpose()
+}
+
+/// The destination that is asked for, or one of them, another every day.
+fn todays<'j>(job: &'j Job, asked: Option<&str>) -> Result<&'j Destination> {
+    if let Some(name) = asked {
+        return Ok(job.destination(name)?);
+    }
+    let day = usize::try_from(now().unix_timestamp() / 86_400).unwrap_or_default();
+    let todays = day.checked_rem(job.destinations.len()).and_then(|number| job.destinations.get(number));
+    todays.ok_or_else(|| Error::NoDestination("there is none".to_owned()))
+}
+
+/// What is true of one destination.
+async fn status_of(job: &Job, destination: &Destination) -> DestinationStatus {
+    match survey_one(job, destination).await {
+        Ok(survey) => status::of(&destination.name, &survey, now()),
+        Err(error) => status::fault(&destination.name, &error),
+    }
+}
+
+/// Whole seconds, none too few.
+fn seconds(took: Duration) -> i64 {
+    i64::try_from(took.as_secs() + u64::from(took.subsec_nanos() > 0)).unwrap_or(i64::MAX)
+}
+
+fn claim() -> Result<ClaimId> {
+    Ok(ClaimId::from_random(u64::from_be_bytes(random()?)))
 }
 
 fn random<const N: usize>() -> Result<[u8; N]> {

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use finaiflow_ledger::chain::Anchor;
+use finaiflow_ledger::id::Sequence;
 use finaiflow_schema::migrate;
 use finaiflow_schema::names::TenantNames;
 use sqlx::PgConnection;
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 pub use plan::{Ahead, Plan, PlanError, Target};
 
 use crate::manifest::Manifest;
+use crate::progress::Progress;
 use crate::rows::{self, Load, Since, Tally};
 use crate::seal::{self, Identities, Label};
 use crate::sections::{self, Section};
@@ -45,6 +47,9 @@ pub enum Error {
         /// The schema's; 0 if it has not been migrated.
         known: i32,
     },
+    /// Somebody has written the ledger anew, hashes and all.
+    #[error("journal {} is not the one that was kept outside the database", i64::from(*.0))]
+    Forged(Sequence),
     /// The object is not the one that its manifest speaks of.
     #[error("the object is not the one that the manifest speaks of: {0}")]
     OtherObject(&'static str),
@@ -57,7 +62,8 @@ pub enum Use {
     Look,
     /// It goes on. Its ledger begins a new epoch, and nothing that was waiting to be sent is sent.
     Work {
-        /// The newest head of the ledger that is known of what is given up for it.
+        /// The newest head of the ledger that was kept of what is given up for it. If what is restored has come that far in the
+        /// same epoch, it has to go through it.
         abandoned: Option<Anchor>,
     },
 }
@@ -71,6 +77,17 @@ pub struct Restored {
     pub head: Anchor,
     /// Its head now: where it goes on.
     pub goes_on: Anchor,
+}
+
+/// The bank that a restore's login is for.
+pub async fn whose(conn: &mut PgConnection) -> Result<TenantNames, Error> {
+    let (login, schema): (String, Option<String>) = sqlx::query_as("SELECT session_user::text, current_schema()::text")
+        .fetch_one(conn)
+        .await
+        .map_err(rows::Error::from)?;
+    let claim = login.strip_prefix("ff_").and_then(|login| login.strip_suffix("_restore")?.parse().ok());
+    let (claim, schema) = claim.zip(schema).ok_or(rows::Error::NoSchema)?;
+    Ok(TenantNames::derive(&claim, "restored", Some(&schema)).map_err(finaiflow_schema::Error::from)?)
 }
 
 /// Fills the schema of `names`, which has been migrated and has no rows. The connection's role has to be a member of the owner, and
@@ -103,7 +120,14 @@ pub async fn restore(
     let recovery_point = if plan.ahead().is_some() { time } else { plan.last().created_at };
     let goes_on = match used {
         Use::Look => head,
-        Use::Work { abandoned } => load.go_on(abandoned).await?,
+        Use::Work { abandoned } => {
+            if let Some(anchor) = abandoned
+                && load.denies(anchor).await?
+            {
+                return Err(Error::Forged(anchor.sequence));
+            }
+            load.go_on(abandoned).await?
+        }
     };
     load.finish().await?;
     Ok(Restored { recovery_point, head, goes_on })
@@ -125,6 +149,7 @@ async fn read(
     identities: &Identities,
     part: Part<'_>,
 ) -> Result<(), Error> {
+    let mut progress = Progress::default();
     let into = async |section: &Section, reader: &mut Reader<'_>| {
         let table = match part {
             Part::All(since) => Some(load.table(section, since).await?),
@@ -133,6 +158,7 @@ async fn read(
         let Some(mut table) = table else { return Ok(None) };
         while let Some(text) = reader.chunk().await? {
             table.add(text).await?;
+            progress.add(text.len(), &section.table, table.rows());
         }
         Ok(Some(table.finish().await?))
     };

@@ -87,6 +87,17 @@ impl<'c> Load<'c> {
         Ok((Anchor { epoch: epoch.cast_unsigned(), sequence, hash: Hash(hash) }, time))
     }
 
+    /// Whether the ledger has another journal where that epoch had one that was kept.
+    pub async fn denies(&mut self, anchor: Anchor) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT FROM journals WHERE sequence = $1 AND epoch = $2 AND hash <> $3)";
+        let other = sqlx::query_scalar(sql)
+            .bind(i64::from(anchor.sequence))
+            .bind(anchor.epoch.cast_signed())
+            .bind(anchor.hash.0)
+            .fetch_one(&mut *self.tx);
+        Ok(other.await?)
+    }
+
     /// Lets the bank go on from here: its ledger in a new epoch, and what was not sent yet held, as it may have been sent since.
     /// Held is what was delivered at `infinity`; whoever wants it sent after all sets that to null.
     pub async fn go_on(&mut self, abandoned: Option<Anchor>) -> Result<Anchor> {
@@ -139,6 +150,12 @@ impl<'t> Table<'t> {
     pub(super) async fn open(conn: &'t mut PgConnection, table: &Identifier, section: &Section) -> Result<Self> {
         let statement = format!("COPY {} ({}) FROM STDIN", quote(table), columns(section));
         Ok(Self { rows: conn.copy_in_raw(&statement).await?, tally: Tally::default() })
+    }
+
+    /// Rows so far.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.tally.rows()
     }
 
     /// Adds COPY text.

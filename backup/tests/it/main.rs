@@ -8,6 +8,7 @@ mod directory;
 mod faults;
 mod harness;
 mod points;
+mod restoring;
 mod round_trip;
 mod server;
 mod server_faults;
