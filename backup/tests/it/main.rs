@@ -13,3 +13,4 @@ mod round_trip;
 mod server;
 mod server_faults;
 mod standby;
+mod steps;
