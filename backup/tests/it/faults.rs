@@ -13,7 +13,7 @@ use finaiflow_ledger::verify::page;
 use finaiflow_schema::testing::{TenantDb, random_claim};
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use crate::bank::{Bank, IDENTITY, backed_up, signing_key, taken, vault};
+use crate::bank::{Bank, IDENTITY, signing_key, taken, vault};
 use crate::harness::{Directory, identities};
 
 /// A bank's backups, and a database to restore them into.
@@ -22,6 +22,8 @@ struct Stored {
     directory: Directory,
     vault: Vault,
     artefacts: Vec<SignedManifest>,
+    /// Their files as they were put.
+    genuine: BTreeMap<PathBuf, Vec<u8>>,
     scratch: TenantDb,
 }
 
@@ -29,12 +31,23 @@ impl Stored {
     async fn new(name: &str, bank: Bank) -> Self {
         let directory = Directory::new(name);
         let vault = vault(&directory, &bank);
-        Self { bank, directory, vault, artefacts: Vec::new(), scratch: TenantDb::create().await }
+        Self {
+            bank,
+            directory,
+            vault,
+            artefacts: Vec::new(),
+            genuine: BTreeMap::new(),
+            scratch: TenantDb::create().await,
+        }
     }
 
     async fn take(&mut self, kind: Kind) {
         let parent = self.artefacts.last().filter(|_| kind != Kind::Full);
         self.artefacts.push(taken(&self.bank, &self.vault, kind, parent).await.unwrap());
+        for folder in [OBJECT, MANIFEST] {
+            let path = self.path(folder, self.artefacts.len() - 1);
+            self.genuine.insert(path.clone(), fs::read(path).unwrap());
+        }
     }
 
     fn id(&self, number: usize) -> ArtefactId {
@@ -45,11 +58,30 @@ impl Stored {
         self.directory.path().join(self.bank.db.claim_id.to_string()).join(folder.key(self.id(number)))
     }
 
-    fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let numbers = 0..self.artefacts.len();
-        let paths =
-            numbers.flat_map(|number| [Folder::Objects, Folder::Manifests].map(|folder| self.path(folder, number)));
-        paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    /// A full artefact, an incremental one and two segments.
+    async fn chain(name: &str) -> Self {
+        let mut stored = Self::new(name, Bank::founded().await).await;
+        for (number, kind) in [Kind::Full, Kind::Incremental, Kind::Segment, Kind::Segment].into_iter().enumerate() {
+            stored.bank.transfer(format!("transfer {number}"), number, (number + 1) % 4).await;
+            stored.take(kind).await;
+        }
+        stored
+    }
+
+    fn remove(&self, folder: Folder, number: usize) {
+        fs::remove_file(self.path(folder, number)).unwrap();
+    }
+
+    fn spoil(&self, folder: Folder, number: usize, spoil: fn(&mut Vec<u8>)) {
+        let path = self.path(folder, number);
+        let mut bytes = self.genuine[&path].clone();
+        spoil(&mut bytes);
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// Puts one's file in another's place.
+    fn replay(&self, folder: Folder, one: usize, another: usize) {
+        fs::write(self.path(folder, another), &self.genuine[&self.path(folder, one)]).unwrap();
     }
 
     /// Signs an artefact's manifest again, changed.
@@ -82,112 +114,68 @@ fn named(findings: &[Finding]) -> Vec<(Check, Option<ArtefactId>)> {
     findings.iter().map(|finding| (finding.check, finding.artefact)).collect()
 }
 
+/// What is done, how, which check fails, and on which artefact.
+type Fault = (&'static str, fn(&Stored), Check, usize);
+
+const OBJECT: Folder = Folder::Objects;
+const MANIFEST: Folder = Folder::Manifests;
+
+const FAULTS: [Fault; 13] = [
+    ("a flipped byte", |it| it.spoil(OBJECT, 1, flip), Check::Object, 1),
+    ("a truncated object", |it| it.spoil(OBJECT, 3, |bytes| bytes.truncate(bytes.len() - 1)), Check::Object, 3),
+    ("a missing object", |it| it.remove(OBJECT, 2), Check::Object, 2),
+    ("another's object", |it| it.replay(OBJECT, 3, 2), Check::Object, 2),
+    ("a flipped byte of a manifest", |it| it.spoil(MANIFEST, 1, flip), Check::Manifest, 1),
+    ("a missing segment", |it| [OBJECT, MANIFEST].into_iter().for_each(|folder| it.remove(folder, 2)), Check::Chain, 3),
+    ("a swapped parent", |it| it.resign(0, |manifest| manifest.program.push('x')), Check::Chain, 1),
+    ("a replayed manifest", |it| it.replay(MANIFEST, 2, 3), Check::Manifest, 3),
+    ("another bank's manifest", |it| it.resign(3, |manifest| manifest.claim_id = random_claim()), Check::Manifest, 3),
+    ("a migration in between", |it| it.resign(3, |manifest| manifest.schema_version += 1), Check::Chain, 3),
+    ("another timeline", |it| it.resign(3, |manifest| manifest.postgres.timeline += 1), Check::Chain, 3),
+    ("rows that were not counted", |it| it.resign(3, |manifest| manifest.tables[0].rows += 1), Check::Rows, 3),
+    ("a head that is not the ledger's", |it| it.resign(3, |manifest| manifest.ledger.hash.0[0] ^= 1), Check::Rows, 3),
+];
+
+/// The head of an object is its wrapped key.
+fn flip(bytes: &mut Vec<u8>) {
+    let last = bytes.pop().unwrap();
+    bytes.push(last ^ 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_done_to_files_is_found() {
-    let mut stored = Stored::new("faults", Bank::founded().await).await;
-    for (number, kind) in [Kind::Full, Kind::Incremental, Kind::Segment, Kind::Segment].into_iter().enumerate() {
-        stored.bank.transfer(format!("transfer {number}"), number, (number + 1) % 4).await;
-        stored.take(kind).await;
-    }
+    let stored = Stored::chain("faults").await;
     let sound = stored.verify(None).await;
     assert_eq!((sound.findings, sound.artefact), (vec![], Some(stored.id(3))));
     assert!(sound.restored_in.is_some());
-    let roles = "SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, 't_scratch')";
-    let left: i64 = sqlx::query_scalar(roles).fetch_one(&mut stored.scratch.superuser().await).await.unwrap();
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, 't_scratch')";
+    let left: i64 = sqlx::query_scalar(schemas).fetch_one(&mut stored.scratch.superuser().await).await.unwrap();
     assert_eq!(left, 0);
-
-    let genuine = stored.files();
-    let (object, manifest) = (Folder::Objects, Folder::Manifests);
-    let remove = |path: PathBuf| fs::remove_file(path).unwrap();
-    let spoil = |path: PathBuf, spoil: fn(&mut Vec<u8>)| {
-        let mut bytes = genuine[&path].clone();
-        spoil(&mut bytes);
-        fs::write(path, bytes).unwrap();
-    };
-    let flip = |bytes: &mut Vec<u8>| {
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-    };
-    let chopped = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1);
-    type Fault<'f> = (&'f str, Box<dyn Fn(&Stored) + 'f>, Check, usize);
-    let faults: Vec<Fault<'_>> = vec![
-        ("a flipped byte", Box::new(|it| spoil(it.path(object, 1), flip)), Check::Object, 1),
-        ("a truncated object", Box::new(|it| spoil(it.path(object, 3), chopped)), Check::Object, 3),
-        ("a missing object", Box::new(|it| remove(it.path(object, 2))), Check::Object, 2),
-        (
-            "another's object",
-            Box::new(|it| fs::write(it.path(object, 2), &genuine[&it.path(object, 3)]).unwrap()),
-            Check::Object,
-            2,
-        ),
-        ("a flipped byte of a manifest", Box::new(|it| spoil(it.path(manifest, 1), flip)), Check::Manifest, 1),
-        (
-            "a missing segment",
-            Box::new(|it| [object, manifest].into_iter().for_each(|folder| remove(it.path(folder, 2)))),
-            Check::Chain,
-            3,
-        ),
-        ("a swapped parent", Box::new(|it| it.resign(0, |manifest| manifest.program.push('x'))), Check::Chain, 1),
-        (
-            "a replayed manifest",
-            Box::new(|it| fs::write(it.path(manifest, 3), &genuine[&it.path(manifest, 2)]).unwrap()),
-            Check::Manifest,
-            3,
-        ),
-        (
-            "another bank's manifest",
-            Box::new(|it| it.resign(3, |manifest| manifest.claim_id = random_claim())),
-            Check::Manifest,
-            3,
-        ),
-        (
-            "a migration in between",
-            Box::new(|it| {
-                it.resign(3, |manifest| {
-                    manifest.schema_version += 1;
-                    manifest.schema_fingerprint.0[0] ^= 1;
-                });
-            }),
-            Check::Chain,
-            3,
-        ),
-        ("another timeline", Box::new(|it| it.resign(3, |manifest| manifest.postgres.timeline += 1)), Check::Chain, 3),
-        (
-            "rows that were not counted",
-            Box::new(|it| it.resign(3, |manifest| manifest.tables[0].rows += 1)),
-            Check::Rows,
-            3,
-        ),
-        (
-            "a head that is not the ledger's",
-            Box::new(|it| it.resign(3, |manifest| manifest.ledger.hash.0[0] ^= 1)),
-            Check::Rows,
-            3,
-        ),
-    ];
-    for (fault, seed, check, number) in faults {
+    for (fault, seed, check, number) in FAULTS {
         seed(&stored);
         let verified = stored.verify(None).await;
         assert_eq!(named(&verified.findings), [(check, Some(stored.id(number)))], "{fault}: {:?}", verified.findings);
-        for (path, bytes) in &genuine {
+        for (path, bytes) in &stored.genuine {
             fs::write(path, bytes).unwrap();
         }
     }
+    assert_eq!(stored.verify(None).await.findings, []);
+    stored.close().await;
+}
 
-    let all = |check: Check| {
-        stored.artefacts.iter().map(|artefact| (check, Some(artefact.manifest().id))).collect::<Vec<_>>()
-    };
-    let other = identities();
-    let wrong = stored.verify_with(&signing_key(), &other, None).await;
-    assert_eq!(named(&wrong.findings), all(Check::Key), "{:?}", wrong.findings);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_key_is_found() {
+    let stored = Stored::chain("keys").await;
+    let all = |check: Check| stored.artefacts.iter().map(move |artefact| (check, Some(artefact.manifest().id)));
+    let wrong = stored.verify_with(&signing_key(), &identities(), None).await;
+    assert_eq!(named(&wrong.findings), all(Check::Key).collect::<Vec<_>>(), "{:?}", wrong.findings);
     assert_eq!(wrong.restored_in, None);
     let other = SigningKey::from_seed(&[2; 32]).unwrap();
     let wrong = stored.verify_with(&other, &Identities::parse(IDENTITY).unwrap(), None).await;
-    let mut expected = all(Check::Manifest);
+    let mut expected: Vec<_> = all(Check::Manifest).collect();
     expected.sort_by_key(|(_, id)| *id);
     expected.push((Check::Chain, None));
     assert_eq!(named(&wrong.findings), expected, "{:?}", wrong.findings);
-    assert_eq!(stored.verify(None).await.findings, []);
     stored.close().await;
 }
 
@@ -269,14 +257,10 @@ async fn without_a_database_everything_is_read() {
     let order = Order { claim: stored.bank.db.claim_id, trusted: &trusted, identities: &identities, anchor: None };
     let nothing = verify(&stored.vault, &order, None).await.unwrap();
     assert_eq!((nothing.artefact, named(&nothing.findings)), (None, vec![(Check::Chain, None)]));
-    stored.artefacts.push(backed_up(&stored.bank, &stored.vault).await);
+    stored.take(Kind::Full).await;
     let sound = verify(&stored.vault, &order, None).await.unwrap();
     assert_eq!(sound, Verified { artefact: Some(stored.id(0)), findings: vec![], restored_in: None });
-    let path = stored.path(Folder::Objects, 0);
-    let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&path, bytes).unwrap();
+    stored.spoil(OBJECT, 0, flip);
     let found = verify(&stored.vault, &order, None).await.unwrap().findings;
     assert_eq!(named(&found), [(Check::Object, Some(stored.id(0)))]);
     stored.close().await;

@@ -7,7 +7,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use data_encoding::BASE64;
 use finaiflow_backup::manifest::{SignedManifest, SigningKey, TrustedKeys};
-use finaiflow_backup::restore;
+use finaiflow_backup::restore::{Plan, Target, Use, restore};
 use finaiflow_backup::seal::{self, Identities, Label};
 use finaiflow_backup::sha256::sha256;
 use finaiflow_backup::survey::Survey;
@@ -94,7 +94,7 @@ impl Job {
         SigningKey::parse(&self.signing_key).unwrap()
     }
 
-    fn settings(&self) -> Value {
+    pub fn settings(&self) -> Value {
         let recipients = Identities::parse(IDENTITY).unwrap().recipients().names();
         json!({
             "claimID": self.bank.db.claim_id.to_string(), "namespace": "banks", "tenant": "acme",
@@ -168,8 +168,8 @@ impl Job {
         for signed in chains.sound() {
             let restored = TenantDb::create().await;
             let mut admin = restored.admin().await;
-            let path = chains.path(signed.manifest().id);
-            restore::restore(&mut admin, &restored.names, vault, &path, &identities).await.unwrap();
+            let plan = Plan::of(&chains, Target::Artefact(signed.manifest().id)).unwrap();
+            restore(&mut admin, &restored.names, vault, &plan, &identities, Use::Look).await.unwrap();
             restored.drop().await;
         }
         chains.sound().count()

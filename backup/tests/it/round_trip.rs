@@ -161,6 +161,9 @@ async fn any_mix_of_increments_comes_back_as_it_was_at_each_moment() {
     target.drop().await;
 }
 
+/// What is done to a manifest before it is signed.
+type Change = fn(&mut Manifest);
+
 async fn restored(
     target: &TenantDb,
     vault: &Vault,
@@ -210,7 +213,7 @@ async fn what_cannot_be_trusted_leaves_no_trace() {
     let refused = restored(&target, &vault, &other, &identities).await;
     assert!(matches!(refused, Err(restore::Error::Seal(seal::Error::OtherLabel))), "{refused:?}");
     // What each artefact holds is as its manifest says, but what they make is not.
-    let lies: [(&str, fn(&mut Manifest)); 4] = [
+    let lies: [(&str, Change); 4] = [
         ("users", |it| it.tables[0].total_rows = Some(9)),
         ("ledger_head", |it| it.ledger.hash.0[0] ^= 1),
         ("ledger_head", |it| it.ledger.epoch += 1),
