@@ -258,7 +258,7 @@ async fn a_job_that_fails_says_why() {
     assert!(error.contains("DATABASE_URL"), "{error}");
     let error = run(&job, &|command| command.env("FINAIFLOW_KEYS", "/nowhere"));
     assert!(error.contains("signing-key"), "{error}");
-    let wrong = job.bank.db.backup_url.replace("@", "x@");
+    let wrong = job.bank.db.backup_url.replace('@', "x@");
     let error = run(&job, &|command| command.env("DATABASE_URL", &wrong));
     assert!(error.contains("28P01"), "{error}");
     std::fs::remove_dir(job.directory("near")).unwrap();

@@ -98,7 +98,7 @@ async fn waits(state: &Mutex<State>, here: Kept) {
         state.kept == Some(here)
     };
     if stands {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
