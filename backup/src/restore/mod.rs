@@ -1,5 +1,6 @@
 //! Restoring artefacts.
 
+mod again;
 mod plan;
 
 use std::io;
@@ -92,7 +93,26 @@ pub async fn whose(conn: &mut PgConnection) -> Result<TenantNames, Error> {
 
 /// Fills the schema of `names`, which has been migrated and has no rows. The connection's role has to be a member of the owner, and
 /// need not be more.
+///
+/// All of it is there in the end, or nothing. Whoever is stopped before he learns which, asks again.
 pub async fn restore(
+    conn: &mut PgConnection,
+    names: &TenantNames,
+    vault: &Vault,
+    plan: &Plan<'_>,
+    identities: &Identities,
+    used: Use,
+) -> Result<Restored, Error> {
+    match fill(conn, names, vault, plan, identities, used).await {
+        Err(Error::Rows(rows::Error::NotEmpty(table))) if used != Use::Look => {
+            let done = again::restored(conn, names, plan).await?;
+            done.ok_or_else(|| rows::Error::NotEmpty(table).into())
+        }
+        filled => filled,
+    }
+}
+
+async fn fill(
     conn: &mut PgConnection,
     names: &TenantNames,
     vault: &Vault,

@@ -1,20 +1,22 @@
 //! The program, where it restores: `verify`, `drill` and `restore`.
 
 use std::fs;
+use std::process::Command;
+use std::time::Instant;
 
 use finaiflow_backup::vault::Folder;
 use finaiflow_ledger::chain::Hash;
 use finaiflow_schema::provision::{close_restore, open_restore};
 use finaiflow_schema::testing::{TenantDb, random_password};
 use serde_json::json;
-use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions};
 
-use crate::bank::{Bank, IDENTITY};
+use crate::bank::{Bank, IDENTITY, emptied, random};
 use crate::program::{Job, Ran};
 
-/// Runs it with the identity, an anchor (epoch, sequence and hash) and the one database that it needs.
-fn run(job: &Job, anchor: &(i32, i64, [u8; 32]), arguments: &[&str], database: (&str, &str)) -> Ran {
+/// The program with the identity, an anchor (epoch, sequence and hash) and the one database that it needs.
+fn command(job: &Job, anchor: &(i32, i64, [u8; 32]), arguments: &[&str], database: (&str, &str)) -> Command {
     let identity = job.directory("identity");
     fs::write(&identity, format!("# key\n{IDENTITY}\n")).unwrap();
     let (epoch, sequence, hash) = anchor;
@@ -22,9 +24,22 @@ fn run(job: &Job, anchor: &(i32, i64, [u8; 32]), arguments: &[&str], database: (
     settings["anchor"] = json!({"epoch": epoch, "sequence": sequence, "hash": Hash(*hash).to_string()});
     let mut command = job.command(env!("CARGO_BIN_EXE_finaiflow-backup"), arguments);
     command.env_remove("DATABASE_URL").env("FINAIFLOW_JOB", settings.to_string());
-    let ran = job.ended(command.env("FINAIFLOW_IDENTITY", identity).env(database.0, database.1).spawn().unwrap());
+    command.env("FINAIFLOW_IDENTITY", identity).env(database.0, database.1);
+    command
+}
+
+fn run(job: &Job, anchor: &(i32, i64, [u8; 32]), arguments: &[&str], database: (&str, &str)) -> Ran {
+    let ran = job.ended(command(job, anchor, arguments, database).spawn().unwrap());
     assert!(!ran.output.contains("AGE-SECRET-KEY") && !ran.output.contains(database.1), "{ran:?}");
     ran
+}
+
+/// Opens the restore's way into a Tenant.
+async fn login(target: &TenantDb) -> String {
+    let password = random_password();
+    open_restore(&mut target.admin().await, &target.names, &password).await.unwrap();
+    let login: PgConnectOptions = target.app_url.parse().unwrap();
+    login.username(target.names.restore.as_str()).password(password.expose()).to_url_lossy().to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -63,10 +78,7 @@ async fn what_lies_in_the_other_region_comes_back() {
 
     // To stay, in another Tenant, with the rights of a restore.
     let target = TenantDb::create().await;
-    let password = random_password();
-    open_restore(&mut target.admin().await, &target.names, &password).await.unwrap();
-    let login: PgConnectOptions = target.app_url.parse().unwrap();
-    let login = login.username(target.names.restore.as_str()).password(password.expose()).to_url_lossy().to_string();
+    let login = login(&target).await;
     let login = ("DATABASE_URL", login.as_str());
     let ran = run(&job, &forged, &latest, login);
     assert!(!ran.passed && ran.report().error.as_ref().is_some_and(|error| error.contains("kept outside")), "{ran:?}");
@@ -101,5 +113,52 @@ async fn what_lies_in_the_other_region_comes_back() {
     assert!(!ran.passed && ran.destination("primary").fault.is_some(), "{ran:?}");
     restored.close().await;
     scratch.drop().await;
+    job.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_is_killed_has_done_nothing_or_everything() {
+    let job = Job::new("killed-restore", &["near"]).await;
+    job.run(&["take", "full"]).passed();
+    for number in 0..50 {
+        job.bank.transfer(format!("{number}"), number % 4, (number + 1) % 4).await;
+    }
+    job.run(&["take", "segment"]).passed();
+    let head = "SELECT epoch, sequence, hash FROM ledger_head";
+    let anchor: (i32, i64, [u8; 32]) = sqlx::query_as(head).fetch_one(&job.bank.pool).await.unwrap();
+    let point = anchor.1 - 20;
+    let to = format!("sequence={point}");
+    let restore = ["restore", "--target", &to];
+    let target = TenantDb::create().await;
+    let mut most = None;
+    for round in 0..8 {
+        let mut admin = emptied(&target).await;
+        let login = login(&target).await;
+        let login = ("DATABASE_URL", login.as_str());
+        let began = Instant::now();
+        if let Some(most) = most {
+            let mut run = command(&job, &anchor, &restore, login).spawn().unwrap();
+            let part = u32::from(u16::from_be_bytes(random()));
+            std::thread::sleep(most * part / u32::from(u16::MAX));
+            run.kill().unwrap();
+            run.wait().unwrap();
+        }
+        let ran = run(&job, &anchor, &restore, login).passed();
+        let restored = ran.report().restored.as_ref().unwrap();
+        assert_eq!((restored.epoch, restored.sequence), (anchor.0, point), "{round}");
+        assert_eq!(ran.report().findings, []);
+        most.get_or_insert_with(|| began.elapsed() * 5 / 4);
+        // And so it is when nobody was killed; but not once something was done there.
+        let again = run(&job, &anchor, &restore, login).passed();
+        assert_eq!(again.report().restored.as_ref(), Some(restored));
+        let other = run(&job, &anchor, &["restore", "--target", "latest"], login);
+        assert!(!other.passed, "{other:?}");
+        let changed = format!("UPDATE {}.users SET name = 'Eva'", target.names.schema);
+        sqlx::query(AssertSqlSafe(changed)).execute(&mut target.superuser().await).await.unwrap();
+        let refused = run(&job, &anchor, &restore, login);
+        assert!(!refused.passed && refused.report().restored.is_none(), "{refused:?}");
+        close_restore(&mut admin, &target.names).await.unwrap();
+    }
+    target.drop().await;
     job.close().await;
 }

@@ -3,11 +3,11 @@
 use finaiflow_schema::migrate::migrate;
 use finaiflow_schema::names::TenantNames;
 use finaiflow_schema::provision::{
-    close_restore, drop_aside, drop_tenant, ensure_grants, ensure_roles_and_schema, open_restore, put_back, release,
-    set_aside,
+    close_restore, drop_aside, drop_orphan_roles, drop_tenant, ensure_grants, ensure_roles_and_schema, open_restore,
+    put_back, release, set_aside,
 };
 use finaiflow_schema::testing::{LIMITS, TenantDb, connect, random_password};
-use finaiflow_schema::{Error, Password, conformance};
+use finaiflow_schema::{Error, Password, conformance, system};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
@@ -76,6 +76,16 @@ async fn a_release_takes_the_login_of_a_restore_away_and_another_s_role_stays() 
     open_restore(&mut admin, &db.names, &random_password()).await.unwrap();
     let changes = release(&mut admin, &db.names).await.unwrap();
     assert!(changes.iter().any(|change| change.to_string() == format!("dropped role {}", db.names.restore)));
+
+    // Somebody brings it back after the tenant was dropped.
+    let neighbour = db.create_second_tenant().await;
+    drop_tenant(&mut admin, &neighbour.names).await.unwrap();
+    system::mark_dropped(&mut admin, &neighbour.claim_id).await.unwrap();
+    let role = format!("CREATE ROLE {{s}}; COMMENT ON ROLE {{s}} IS '{}'", neighbour.names.comment());
+    execute(&mut admin, &neighbour.names.restore, &role).await.unwrap();
+    let dropped = drop_orphan_roles(&mut admin).await.unwrap();
+    let dropped: Vec<_> = dropped.iter().map(ToString::to_string).collect();
+    assert_eq!(dropped, [format!("dropped role {}", neighbour.names.restore)]);
 
     let mut superuser = db.superuser().await;
     let name = &db.names.restore;
