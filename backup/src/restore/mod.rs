@@ -63,8 +63,8 @@ pub enum Use {
     Look,
     /// It goes on. Its ledger begins a new epoch, and nothing that was waiting to be sent is sent.
     Work {
-        /// The newest head of the ledger that was kept of what is given up for it. If what is restored has come that far in the
-        /// same epoch, it has to go through it.
+        /// The newest head of the ledger that was kept of what is given up for it. If what is restored has come that far
+        /// in the same epoch, it has to go through it.
         abandoned: Option<Anchor>,
     },
 }
@@ -91,8 +91,8 @@ pub async fn whose(conn: &mut PgConnection) -> Result<TenantNames, Error> {
     Ok(TenantNames::derive(&claim, "restored", Some(&schema)).map_err(finaiflow_schema::Error::from)?)
 }
 
-/// Fills the schema of `names`, which has been migrated and has no rows. The connection's role has to be a member of the owner, and
-/// need not be more.
+/// Fills the schema of `names`, which has been migrated and has no rows. The connection's role has to be a member of the
+/// owner, and need not be more.
 ///
 /// All of it is there in the end, or nothing. Whoever is stopped before he learns which, asks again.
 pub async fn restore(

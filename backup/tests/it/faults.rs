@@ -207,8 +207,7 @@ async fn what_was_done_to_the_books_is_found() {
     stored.bank.transfer("later".to_owned(), 0, 1).await;
     stored.take(Kind::Full).await;
     assert_eq!(stored.verify(Some(anchor)).await.findings, []);
-    // One that the backup has not come to, or that is of after another restore, says nothing; one on a branch that was given up
-    // does.
+    // One that the backup has not come to says nothing; one on a branch that was given up does.
     let next = Anchor { sequence: head(&stored.bank).await.sequence.next().unwrap(), ..anchor };
     assert_eq!(stored.verify(Some(next)).await.findings, []);
     let elsewhere = Anchor { epoch: anchor.epoch - 1, ..next };
