@@ -2,12 +2,16 @@
 # env.sh API OPERATOR BACKUP: prints .env.example, from what the programs say about themselves with -h.
 set -eu
 
-settings() { # PROGRAM ARGUMENTS...
-  env -i "$@" -h | awk '
+settings() { # PROGRAM [COMMAND]...
+  program=$1
+  shift
+  [ $# -gt 0 ] || set -- ''
+  for command; do env -i "$program" ${command:+"$command"} -h; done | awk '
     /^Usage:/ {usage = $0}
     /^ +--/ {flag = $1}
     match($0, /\[env: [A-Z_]+=\]/) {
       name = substr($0, RSTART + 6, RLENGTH - 8)
+      if (seen[name]++) next
       value = ""
       if (match($0, /\[default: [^]]*\]/)) value = substr($0, RSTART + 10, RLENGTH - 11)
       if (value == "\"\"") value = ""
@@ -39,11 +43,13 @@ END
 settings "$2"
 cat <<'END'
 
-# --- finaiflow-backup take ---
+# --- finaiflow-backup ---
 END
-settings "$3" take
+settings "$3" take restore
 cat <<'END'
-# The login of the backup jobs, as in the Secret <tenant>.backup-database. It holds a password: never in a file that is
-# shared.
+# The login of the backup jobs, as in the Secret <tenant>.backup-database; to restore, that of the bank to fill. It holds a
+# password: never in a file that is shared.
 DATABASE_URL=
+# To verify, and for drills: a superuser of a PostgreSQL that is thrown away afterwards.
+#SCRATCH_DATABASE_URL=
 END

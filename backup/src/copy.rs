@@ -106,7 +106,8 @@ async fn fetch(
 
 /// What is listed elsewhere, by its name falls into the retention of the target, and is not there as it is elsewhere.
 fn absent(places: &[Place<'_>], target: usize) -> BTreeSet<ArtefactId> {
-    let newest = places.iter().flat_map(|place| place.survey.manifests.keys()).map(|id| id.taken_at()).max();
+    let chains: Vec<_> = places.iter().map(|place| place.survey.chains()).collect();
+    let newest = chains.iter().flat_map(Chains::sound).map(|signed| signed.manifest().id.taken_at()).max();
     let days = Duration::days(places[target].destination.retention_days.into());
     let since = newest.and_then(|newest| newest.checked_sub(days));
     let there = &places[target].survey;

@@ -29,7 +29,9 @@ pub fn time(time: OffsetDateTime) -> Time {
 /// comes every few minutes longer from day to day.
 pub async fn read_recent(survey: &mut Survey, trusted: &TrustedKeys, claim: ClaimId) -> vault::Result<()> {
     let mut wanted = BTreeSet::new();
-    let since = survey.manifests.keys().map(|id| id.taken_at()).max().map(|newest| newest - RECENT);
+    // Who puts one that is from the future by its name must not hide those of today.
+    let real = survey.manifests.values().filter(|found| found.id.taken_at() <= found.put_at + DAY);
+    let since = real.map(|found| found.id.taken_at()).max().map(|newest| newest - RECENT);
     for kind in Kind::ALL {
         let of_kind = || survey.manifests.keys().rev().filter(|id| id.kind() == kind).copied();
         wanted.extend(of_kind().take(NEWEST));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use data_encoding::{BASE64, HEXLOWER};
@@ -134,11 +135,11 @@ struct Version {
     version: u32,
 }
 
-/// A manifest that is what it is taken for, and its file.
+/// A manifest that is what it is taken for, and its file. Cheap to clone: a destination may hold ten thousand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedManifest {
-    manifest: Manifest,
-    file: Vec<u8>,
+    manifest: Arc<Manifest>,
+    file: Arc<[u8]>,
     sha256: Hash,
 }
 
@@ -149,7 +150,7 @@ impl SignedManifest {
         let text = serde_json::to_string(&manifest)?;
         let signature = BASE64.encode(key.0.sign(text.as_bytes()).as_ref());
         let file = serde_json::to_vec(&File { manifest: text, key_id: key.id().0, signature })?;
-        Ok(Self { manifest, sha256: sha256(&file), file })
+        Ok(Self { manifest: manifest.into(), sha256: sha256(&file), file: file.into() })
     }
 
     /// Reads the file that lies in an artefact's place in a bank's directory.
@@ -171,12 +172,12 @@ impl SignedManifest {
             return Err(ManifestError::OtherArtefact(manifest.id));
         }
         check(&manifest)?;
-        Ok(Self { manifest, sha256: sha256(&file), file })
+        Ok(Self { manifest: manifest.into(), sha256: sha256(&file), file: file.into() })
     }
 
     /// What it says.
     #[must_use]
-    pub const fn manifest(&self) -> &Manifest {
+    pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
