@@ -111,7 +111,7 @@ async fn a_schema_is_put_aside_and_put_back_as_it_was() {
     assert_eq!(set_aside(&mut admin, names, 1).await.unwrap(), []);
     assert!(app.ping().await.is_err(), "its logins are closed");
     let aside = format!("{}__pre_1", names.schema);
-    assert_eq!(schemas(&mut admin, names).await, [aside.clone()]);
+    assert_eq!(schemas(&mut admin, names).await, std::slice::from_ref(&aside));
     let logins = [&names.app, &names.app_a, &names.maintenance, &names.backup].map(ToString::to_string);
     let usage = "SELECT bool_or(has_schema_privilege(r, $1, 'USAGE')) FROM unnest($2::text[]) AS r";
     let usage: bool = sqlx::query_scalar(usage).bind(&aside).bind(logins.to_vec()).fetch_one(&mut admin).await.unwrap();
