@@ -20,6 +20,8 @@ pub enum ConditionType {
     Serving,
     /// What the newest ledger verification found. Starts Unknown and never gates Ready.
     LedgerVerified,
+    /// A Backup of the Tenant meets its recovery point objective, and what it stored was found good. Never gates Ready.
+    Protected,
     /// A policy names targets that exist, can be enforced, and is not beaten by an older one.
     Accepted,
     /// Every live API server replica enforces the policy as it is.
@@ -52,6 +54,7 @@ impl ConditionType {
             Self::CredentialsReady => "CredentialsReady",
             Self::Serving => "Serving",
             Self::LedgerVerified => "LedgerVerified",
+            Self::Protected => "Protected",
             Self::Accepted => "Accepted",
             Self::Programmed => "Programmed",
             Self::RPOMet => "RPOMet",

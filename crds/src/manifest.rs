@@ -23,13 +23,13 @@ pub enum Error {
 
 /// The definitions that are installed, as `(plural.group, object)`.
 pub fn definitions() -> Result<Vec<(String, Value)>, Error> {
-    written(vec![Tenant::crd(), RateLimitPolicy::crd()])
+    written(vec![Tenant::crd(), RateLimitPolicy::crd(), Backup::crd()])
 }
 
-/// Definitions that no controller acts on yet, and that are therefore not installed: who is let to ask for backups
-/// believes to have them.
+/// Definitions that no controller acts on yet, and that are therefore not installed: who is let to ask for a restore
+/// believes to get one.
 pub fn to_come() -> Result<Vec<(String, Value)>, Error> {
-    written(vec![Backup::crd(), Restore::crd()])
+    written(vec![Restore::crd()])
 }
 
 fn written(definitions: Vec<CustomResourceDefinition>) -> Result<Vec<(String, Value)>, Error> {

@@ -12,6 +12,8 @@ pub const GROUP: &str = "finaiflow.io";
 pub const VERSION: &str = "v1alpha1";
 /// Finalizer that keeps a Tenant until what it owns outside Kubernetes is released or dropped.
 pub const TENANT_FINALIZER: &str = "finaiflow.io/tenant";
+/// Finalizer that keeps a Backup until its jobs are gone.
+pub const BACKUP_FINALIZER: &str = "finaiflow.io/backup";
 
 /// Label: who made an object (a Kubernetes recommended label).
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -23,6 +25,13 @@ pub const LABEL_TENANT: &str = "finaiflow.io/tenant";
 pub const LABEL_TIER: &str = "finaiflow.io/tier";
 /// Label on the Leases of API server replicas (value [`API_SERVER`]).
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
+
+/// Label on jobs of Backups, and on their pods: the claim of the bank.
+pub const LABEL_CLAIM: &str = "finaiflow.io/claim-id";
+/// Label on jobs of Backups, and on their pods: the [`Run`].
+pub const LABEL_RUN: &str = "finaiflow.io/run";
+/// Label that says which program a pod is of: the name of its Deployment, or [`BACKUP`].
+pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 
 /// Annotation: the claim that a Secret belongs to. A Secret without ours is never adopted.
 pub const ANNOTATION_CLAIM: &str = "finaiflow.io/claim-id";
@@ -47,6 +56,9 @@ pub const MANAGER_API: &str = "finaiflow-api";
 pub const OPERATOR: &str = "finaiflow-operator";
 /// Name of the API server's Deployment, Service, ServiceAccount and component label.
 pub const API_SERVER: &str = "finaiflow-api";
+
+/// Value of [`LABEL_NAME`] on the pods of backup jobs, their ServiceAccount, and their container.
+pub const BACKUP: &str = "finaiflow-backup";
 
 /// The verb on Tenants that lets a person take over a bank, or its backup, by naming its claim.
 pub const ADOPT_VERB: &str = "adopt";

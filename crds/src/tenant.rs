@@ -282,7 +282,7 @@ pub struct TenantStatus {
     /// `metadata.generation` that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, SchemaReady, CredentialsReady, Serving, LedgerVerified; Reconciling and Stalled when abnormal.
+    /// Ready, SchemaReady, CredentialsReady, Serving, LedgerVerified, Protected; Reconciling and Stalled when abnormal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
@@ -306,9 +306,24 @@ pub struct TenantStatus {
     /// What ledger verifications saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<LedgerStatus>,
+    /// What the Backup that acts for this tenant has stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<TenantBackupStatus>,
     /// Base URL of the tenant's API inside the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+}
+
+/// What is stored of the tenant.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantBackupStatus {
+    /// When a verification last found everything good (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verified_at: Option<Time>,
+    /// The newest moment that a restore reaches (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_point_time: Option<Time>,
 }
 
 /// The tenant's schema.

@@ -9,19 +9,23 @@ use std::time::Duration;
 use clap::Parser;
 use data_encoding::HEXLOWER;
 use finaiflow_crds::names::OPERATOR;
-use finaiflow_crds::{RateLimitPolicy, Tenant};
+use finaiflow_crds::{Backup, RateLimitPolicy, Tenant};
 use finaiflow_telemetry::health::{Gate, Health};
 use finaiflow_telemetry::metrics::Metrics;
 use finaiflow_telemetry::{logs, server};
+use futures::channel::mpsc;
 use futures::{StreamExt, future, stream, try_join};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::runtime::reflector::{self, store::Writer};
+use kube::runtime::watcher::Event;
 use kube::{Api, Client, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::backup;
 use crate::catalog::live::Live;
 use crate::clock;
 use crate::config::{self, Config};
@@ -38,7 +42,8 @@ const DRAIN: Duration = Duration::from_secs(25);
 const SILENCE: Duration = Duration::from_mins(1);
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 
-/// Turns Tenants into schemas, roles, keys, Secrets, access and jobs, and says what is true of RateLimitPolicies.
+/// Turns Tenants into schemas, roles, keys, Secrets, access and jobs, Backups into the jobs that take and prove them, and
+/// says what is true of RateLimitPolicies.
 #[derive(Debug, Parser)]
 pub struct Arguments {
     /// The platform team's choices.
@@ -93,7 +98,7 @@ pub enum Error {
     Drain,
 }
 
-/// Runs until SIGTERM or SIGINT: stands by until it leads, then visits Tenants and policies.
+/// Runs until SIGTERM or SIGINT: stands by until it leads, then visits Tenants, policies and Backups.
 pub async fn run(arguments: Arguments) -> Result<(), Error> {
     logs::init(&arguments.log)?;
     let config = Config::load(&arguments.config)?;
@@ -108,7 +113,18 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     let (tenants, tenants_writer) = reflector::store();
     let (leases, leases_writer) = reflector::store();
     let (policies, policies_writer) = reflector::store();
-    let writers = Writers { tenants: tenants_writer, leases: leases_writer, policies: policies_writer };
+    let (backups, backups_writer) = reflector::store();
+    let (jobs, jobs_writer) = reflector::store();
+    let (pods, pods_writer) = reflector::store();
+    let writers = Writers {
+        tenants: tenants_writer,
+        leases: leases_writer,
+        policies: policies_writer,
+        backups: backups_writer,
+        jobs: jobs_writer,
+        pods: pods_writer,
+    };
+    let backup_gauges = backup::metrics::Gauges::new(metrics.registry())?;
     let policies = rate_limit_policy::Context {
         client: client.clone(),
         home: config.api_server.namespace.clone(),
@@ -119,6 +135,17 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         now: clock::now,
         random: Random::system(),
     };
+    let backup_ctx = backup::Context {
+        client: client.clone(),
+        home: arguments.namespace.clone(),
+        settings: config.backups.clone(),
+        backups: backups.clone(),
+        tenants: tenants.clone(),
+        jobs,
+        pods,
+        now: clock::now,
+        random: Random::system(),
+    };
     let ctx = Context {
         catalog: Live::new(&config, &client, &arguments.namespace),
         client,
@@ -126,11 +153,15 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         installation,
         tenants,
         leases,
+        backups,
         now: clock::now,
         random: Random::system(),
     };
+    let visitor =
+        backup::controller::Visitor { ctx: backup_ctx, observer: Arc::clone(&observer), backoff: Backoff::default() };
     let operator = Arc::new(Operator { ctx, observer, backoff: Backoff::default(), fenced: CancellationToken::new() });
-    let policies = Arc::new(policies);
+    let visitors =
+        Visitors { operator: Arc::clone(&operator), policies: Arc::new(policies), backups: Arc::new(visitor) };
 
     let (http, stop, synced) = (CancellationToken::new(), CancellationToken::new(), health.gate("watches"));
     let serving = async {
@@ -147,7 +178,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         operator.observer.lead();
         tracing::info!("leading");
         let result = tokio::select! {
-            result = lead(&operator, &policies, writers, &stop, &synced) => result,
+            result = lead(&visitors, writers, &backup_gauges, &stop, &synced) => result,
             lost = election.keep(&mut term) => return Err(Error::Lost(lost)),
         };
         election.release(term).await;
@@ -164,40 +195,62 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     result
 }
 
+/// Who visits what.
+struct Visitors {
+    operator: Arc<Operator<Live>>,
+    policies: Arc<rate_limit_policy::Context>,
+    backups: Arc<backup::controller::Visitor>,
+}
+
 /// What fills the stores.
 struct Writers {
     tenants: Writer<Tenant>,
     leases: Writer<Lease>,
     policies: Writer<RateLimitPolicy>,
+    backups: Writer<Backup>,
+    jobs: Writer<Job>,
+    pods: Writer<Pod>,
 }
 
-/// Visits Tenants and policies until `stop`, or until another operator has taken over, then until the visits under way
-/// end.
+/// Visits Tenants, policies and Backups until `stop`, or until another operator has taken over, then until the visits
+/// under way end.
 async fn lead(
-    operator: &Arc<Operator<Live>>,
-    policies: &Arc<rate_limit_policy::Context>,
+    visitors: &Visitors,
     writers: Writers,
+    gauges: &backup::metrics::Gauges,
     stop: &CancellationToken,
     synced: &Gate,
 ) -> Result<(), Error> {
+    let Visitors { operator, policies, backups } = visitors;
     let (Context { client, config, tenants, .. }, news) = (&operator.ctx, Arc::<News>::default());
+    let (to_backups, for_backups) = mpsc::unbounded();
+    let (to_tenants, for_tenants) = mpsc::unbounded();
     let triggers = [
         controller::leases(client, config, writers.leases, clock::now, tenants.clone(), news.of_leases()),
         controller::children(client, config),
+        for_tenants.boxed(),
     ];
-    let events = controller::tenants(client, writers.tenants, news.of_tenants());
+    let (mut of_tenants, mut concerns) = (news.of_tenants(), backup::news::of_tenants(to_backups.clone()));
+    let events = controller::tenants(client, writers.tenants, move |event: &Event<Tenant>| {
+        of_tenants(event);
+        concerns(event);
+    });
     let changed = rate_limit_policy::controller::policies(client, writers.policies, &news);
+    let heard = backup::news::of_backups(to_backups, to_tenants);
+    let backed_up = backup::controller::backups(client, writers.backups, heard);
+    let of_jobs = backup::controller::triggers(&backups.ctx, for_backups, writers.jobs, writers.pods);
     let end = CancellationToken::new();
-    let visits = future::join(
+    let visits = future::join3(
         controller::run(Arc::clone(operator), events, stream::select_all(triggers).boxed(), end.clone()),
         rate_limit_policy::controller::run(Arc::clone(policies), changed, news, end.clone()),
+        backup::controller::run(Arc::clone(backups), backed_up, of_jobs, end.clone()),
     );
     tokio::pin!(visits);
     tokio::select! {
         _ = &mut visits => return Ok(()),
         () = stop.cancelled() => {}
         () = operator.fenced.cancelled() => {}
-        never = keep_count(policies, synced) => match never {},
+        never = keep_count(policies, &backups.ctx, gauges, synced) => match never {},
     }
     synced.close();
     end.cancel();
@@ -218,14 +271,23 @@ async fn cancel_on_signal(stop: &CancellationToken) -> std::io::Result<Infallibl
 }
 
 /// Opens the gate once everything watched is known, then counts it for the metrics, for ever.
-async fn keep_count(ctx: &rate_limit_policy::Context, synced: &Gate) -> Infallible {
+async fn keep_count(
+    ctx: &rate_limit_policy::Context,
+    backups: &backup::Context,
+    gauges: &backup::metrics::Gauges,
+    synced: &Gate,
+) -> Infallible {
     ctx.wait_until_known().await;
+    backups.wait_until_known().await;
     synced.open();
     let mut ticks = tokio::time::interval(COUNT_EVERY);
     loop {
         ticks.tick().await;
         ctx.observer.count(&ctx.tenants.state(), |status| &status.conditions);
         ctx.observer.count(&ctx.policies.state(), |status| &status.conditions);
+        let known = backups.backups.state();
+        ctx.observer.count(&known, |status| &status.conditions);
+        gauges.show(&known, clock::now());
     }
 }
 

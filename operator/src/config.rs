@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::backup::settings::Settings;
+
 /// Everything the operator is told.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -20,6 +22,9 @@ pub struct Config {
     /// Which hosts the Tenants of a namespace may claim.
     #[serde(default)]
     pub host_suffixes: Vec<HostSuffixes>,
+    /// How banks are backed up; absent: not at all.
+    #[serde(default)]
+    pub backups: Option<Settings>,
 }
 
 /// A name for one or more PostgreSQL servers; a new tenant goes to the least loaded one.
@@ -173,7 +178,8 @@ impl Config {
             return Err(Error::Rule(format!("database class {} has no servers", class.name)));
         }
         unique("database class", self.database_classes.iter().map(|class| class.name.as_str()))?;
-        unique("server", self.servers().map(|server| server.name.as_str()))
+        unique("server", self.servers().map(|server| server.name.as_str()))?;
+        self.backups.as_ref().map_or(Ok(()), Settings::check).map_err(Error::Rule)
     }
 
     /// Every server of every class.

@@ -1,6 +1,6 @@
 //! What every visit needs.
 
-use finaiflow_crds::Tenant;
+use finaiflow_crds::{Backup, Tenant};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -23,6 +23,8 @@ pub struct Context<C> {
     pub tenants: Store<Tenant>,
     /// The Leases of the API server's replicas, as watched.
     pub leases: Store<Lease>,
+    /// All Backups, as watched.
+    pub backups: Store<Backup>,
     /// The time in whole seconds.
     pub now: fn() -> Timestamp,
     /// Randomness for identities, passwords and keys.

@@ -80,6 +80,16 @@ pub enum Reason {
     InvalidName,
     /// The schema was migrated by another version of the program.
     MigrationRefused,
+    /// The configuration offers no backups, or not to where the Backup wants them.
+    NotOffered,
+    /// An older Backup acts for the bank.
+    NotActing,
+    /// The Tenant of the name is another bank than the one that was backed up.
+    OtherBank,
+    /// A schedule never runs, or too rarely for the objectives.
+    InvalidSchedule,
+    /// A volume of the bank's names is not the bank's.
+    VolumeConflict,
     /// PostgreSQL cannot be used at the moment.
     DatabaseUnavailable,
     /// PostgreSQL reported an error.
@@ -109,6 +119,11 @@ impl Reason {
             Self::KeyLost => "KeyLost",
             Self::InvalidName => "InvalidName",
             Self::MigrationRefused => "MigrationRefused",
+            Self::NotOffered => "NotOffered",
+            Self::NotActing => "NotActing",
+            Self::OtherBank => "OtherBank",
+            Self::InvalidSchedule => "InvalidSchedule",
+            Self::VolumeConflict => "VolumeConflict",
             Self::DatabaseUnavailable => "DatabaseUnavailable",
             Self::DatabaseError => "DatabaseError",
             Self::KubernetesError => "KubernetesError",
@@ -131,7 +146,12 @@ impl Reason {
             | Self::ClaimLost
             | Self::KeyLost
             | Self::InvalidName
-            | Self::MigrationRefused => true,
+            | Self::MigrationRefused
+            | Self::NotOffered
+            | Self::NotActing
+            | Self::OtherBank
+            | Self::InvalidSchedule
+            | Self::VolumeConflict => true,
             Self::ClassFull
             | Self::DatabaseUnavailable
             | Self::DatabaseError

@@ -1,8 +1,9 @@
 //! The FinaiFlow operator: turns Tenants into schemas, roles, keys, Secrets, access and jobs, and says
-//! what is true of RateLimitPolicies.
+//! what is true of RateLimitPolicies, and Backups into the jobs that take and prove them.
 
 pub mod app;
 pub mod backoff;
+pub mod backup;
 pub mod catalog;
 pub mod clock;
 pub mod config;

@@ -88,6 +88,15 @@ pub enum Fact {
     Overridden(String),
     /// Every replica enforces a policy.
     Programmed(String),
+    /// Something came of a Backup's jobs.
+    Backup {
+        /// In one word.
+        reason: &'static str,
+        /// Whether somebody should look.
+        warning: bool,
+        /// For people.
+        message: String,
+    },
 }
 
 impl Fact {
@@ -116,6 +125,7 @@ impl Fact {
             Self::Accepted(_) => "Accepted",
             Self::Overridden(_) => "Overridden",
             Self::Programmed(_) => "Programmed",
+            Self::Backup { reason, .. } => reason,
         }
     }
 
@@ -130,6 +140,7 @@ impl Fact {
                 | Self::LedgerImbalance(_)
                 | Self::VerificationFailed(_)
                 | Self::KeysLeft(_)
+                | Self::Backup { warning: true, .. }
         )
     }
 }
@@ -162,7 +173,8 @@ impl fmt::Display for Fact {
             | Self::VerificationFailed(message)
             | Self::Accepted(message)
             | Self::Overridden(message)
-            | Self::Programmed(message) => write!(f, "{message}."),
+            | Self::Programmed(message)
+            | Self::Backup { message, .. } => write!(f, "{message}."),
             Self::Released { claim, schema } => {
                 write!(f, "Closed the logins and released claim {claim}; schema {schema} is retained, ")?;
                 f.write_str("and so are the keys while the namespace exists.")

@@ -32,6 +32,9 @@ pub struct BackupStatus {
     /// When a verification of any destination last found everything good (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verified_time: Option<Time>,
+    /// When the newest job ended whose listing of the destinations this is (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed_time: Option<Time>,
     /// What lies at each destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]

@@ -101,7 +101,8 @@ async fn rate_limit_policies_are_accepted_and_rejected() {
 
 #[tokio::test]
 async fn backups_are_accepted_and_rejected() {
-    let backups = install(&client().await, &to_come("backups")).await;
+    let definition = include_str!("../../../config/crd/backups.finaiflow.io.yaml");
+    let backups = install(&client().await, definition).await;
     try_all(&backups, "Backup", include_str!("../backup_cases.yaml")).await;
 }
 

@@ -9,8 +9,9 @@ pub mod delete;
 pub mod dereference;
 pub mod holder;
 pub mod hosts;
+pub mod protection;
 #[cfg(test)]
-mod scenario;
+pub(crate) mod scenario;
 pub mod secret_plan;
 pub mod serving;
 pub mod sweep;
@@ -65,7 +66,10 @@ pub async fn visit<C: Catalog>(ctx: &Context<C>, watched: &Tenant, story: &Story
     // Before the Leases are known every replica would seem to be gone.
     watch::known(&ctx.leases).await;
     let replicas = replica::alive(&ctx.leases.state(), (ctx.now)());
-    let view = View { endpoint: &ctx.config.api_server.url, replicas: &replicas, now: (ctx.now)() };
+    watch::known(&ctx.backups).await;
+    let backup = protection::acting(&ctx.backups.state(), &tenant);
+    let view =
+        View { endpoint: &ctx.config.api_server.url, replicas: &replicas, backup: backup.as_deref(), now: (ctx.now)() };
     let status = update_status::applied(&tenant, &applied, view);
     let is_ready = condition::is_true(&status.conditions, ConditionType::Ready);
     story.step("update_status", update_status::write(&ctx.client, &tenant, status, story)).await?;

@@ -3,7 +3,7 @@
 use finaiflow_crds::condition::{self, ConditionType, Truth};
 use finaiflow_crds::names::{MANAGER_STATUS, TENANT_FINALIZER};
 use finaiflow_crds::tenant::{DatabaseStatus, LedgerStatus, SchemaStatus};
-use finaiflow_crds::{Tenant, TenantStatus};
+use finaiflow_crds::{Backup, Tenant, TenantStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -11,6 +11,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::apply::Applied;
+use super::protection;
 use super::serving::{self, Verdict};
 use crate::catalog::{Ledger, Verification};
 use crate::error::{Attempt, Error, Result};
@@ -35,14 +36,16 @@ const BALANCED: &str = "Balanced";
 const IMBALANCE_FOUND: &str = "ImbalanceFound";
 const ANCHOR_BROKEN: &str = "AnchorBroken";
 const VERIFICATION_FAILED: &str = "VerificationFailed";
+const NO_BACKUP: &str = "NoBackup";
 
 /// Conditions that are always present, with what they say before anything is known.
-const ALWAYS: [(ConditionType, Truth, &str); 5] = [
+const ALWAYS: [(ConditionType, Truth, &str); 6] = [
     (ConditionType::Ready, Truth::False, PROVISIONING),
     (ConditionType::SchemaReady, Truth::Unknown, PENDING),
     (ConditionType::CredentialsReady, Truth::Unknown, PENDING),
     (ConditionType::Serving, Truth::Unknown, NOT_YET_SERVED),
     (ConditionType::LedgerVerified, Truth::Unknown, NOT_YET_VERIFIED),
+    (ConditionType::Protected, Truth::False, NO_BACKUP),
 ];
 
 /// The surroundings a status depends on.
@@ -52,6 +55,8 @@ pub struct View<'a> {
     pub endpoint: &'a str,
     /// The API server's replicas that are alive.
     pub replicas: &'a [Replica],
+    /// The Backup that acts for the Tenant.
+    pub backup: Option<&'a Backup>,
     /// The time in whole seconds.
     pub now: Timestamp,
 }
@@ -110,6 +115,8 @@ pub fn applied(tenant: &Tenant, applied: &Applied, view: View<'_>) -> TenantStat
     );
     writer.set(ConditionType::CredentialsReady, Truth::True, PROVISIONED, "logins and keys match their Secrets");
     ledger_verified(&mut writer, old.ledger.as_ref(), applied);
+    let (truth, reason, message) = protection::judge(view.backup);
+    writer.set(ConditionType::Protected, truth, reason, &message);
     let mut status = TenantStatus {
         observed_generation: tenant.metadata.generation,
         conditions: Vec::new(),
@@ -122,10 +129,11 @@ pub fn applied(tenant: &Tenant, applied: &Applied, view: View<'_>) -> TenantStat
         }),
         secrets: applied.secrets.clone(),
         ledger: ledger(old.ledger.as_ref(), &applied.ledger),
+        backup: protection::stored(view.backup),
         endpoint: Some(view.endpoint.to_owned()),
     };
-    let unchanged = TenantStatus { conditions: Vec::new(), ledger: None, ..old.clone() }
-        == TenantStatus { ledger: None, ..status.clone() };
+    let unchanged = TenantStatus { conditions: Vec::new(), ledger: None, backup: None, ..old.clone() }
+        == TenantStatus { ledger: None, backup: None, ..status.clone() };
     serving(&mut writer, tenant, unchanged, view.replicas);
     ready(&mut writer, tenant, applied);
     status.conditions = writer.conditions;

@@ -198,8 +198,9 @@ async fn a_settled_tenant_is_not_written_again() {
     let (leases, _leases) = store(vec![world.api::<Lease>(&world.system).get("finaiflow-api-0").await.unwrap()]);
     let installation = Api::<Namespace>::all(client.clone()).get("kube-system").await.unwrap().uid().unwrap();
     let catalog = Live::new(&config, &client, &world.system);
-    let ctx =
-        Context { client, catalog, config, installation, tenants, leases, now: clock::now, random: Random::system() };
+    let (backups, _backups) = store(Vec::<Backup>::new());
+    let random = Random::system();
+    let ctx = Context { client, catalog, config, installation, tenants, leases, backups, now: clock::now, random };
     let visited = Box::pin(visit(&ctx, &world.tenant("acme").await, &Story::default())).await.unwrap();
     assert_eq!((visited, writes.load(Ordering::Relaxed)), (Visit::Done, 0));
     assert_eq!(versions(&world).await, before);

@@ -1,7 +1,7 @@
 //! Visits from end to end, with PostgreSQL and Kubernetes in memory.
 
 mod adoption;
-mod api;
+pub(crate) mod api;
 mod conflicts;
 mod crashes;
 mod deletion;
@@ -11,8 +11,8 @@ mod sweep;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use finaiflow_crds::Tenant;
 use finaiflow_crds::names::ANNOTATION_APPLIED;
+use finaiflow_crds::{Backup, Tenant};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{self, store::Writer};
@@ -36,6 +36,7 @@ struct World {
     ctx: Context<Fake>,
     tenants: Writer<Tenant>,
     leases: Writer<Lease>,
+    backups: Writer<Backup>,
 }
 
 /// Different at every draw.
@@ -56,6 +57,9 @@ impl World {
         tenants_writer.apply_watcher_event(&Event::InitDone);
         leases_writer.apply_watcher_event(&Event::Init);
         leases_writer.apply_watcher_event(&Event::InitDone);
+        let (backups, mut backups_writer) = reflector::store();
+        backups_writer.apply_watcher_event(&Event::Init);
+        backups_writer.apply_watcher_event(&Event::InitDone);
         let ctx = Context {
             client: cluster.client(),
             catalog: catalog.clone(),
@@ -63,10 +67,11 @@ impl World {
             installation: "installation".to_owned(),
             tenants,
             leases,
+            backups,
             now: || Timestamp::from_second(1_800_000_000).unwrap(),
             random: random(),
         };
-        Self { cluster, catalog, ctx, tenants: tenants_writer, leases: leases_writer }
+        Self { cluster, catalog, ctx, tenants: tenants_writer, leases: leases_writer, backups: backups_writer }
     }
 
     /// The Tenant acme, visited until it waits for the API server.
