@@ -1,6 +1,6 @@
 #!/bin/sh
 # Asks the API server what the two programs may do, and compares with the table below. Needs an installed chart, whose
-# tenantNamespaces hold `banks`, and a kubectl that may impersonate.
+# tenantNamespaces hold `banks`, with backups.enabled, and a kubectl that may impersonate.
 set -eu
 failed=0
 
@@ -41,7 +41,30 @@ yes api - watch ratelimitpolicies.finaiflow.io
 no  api - patch ratelimitpolicies.finaiflow.io
 no  api - patch ratelimitpolicies.finaiflow.io status
 
-# Secrets: the operator in tenant namespaces, and the admin logins by name; the API server none by this chart.
+# Backups: seen everywhere, never created, deleted or replaced; their jobs, keys and volumes are where the operator is, and
+# what is stored is nobody's to delete.
+yes operator - list backups.finaiflow.io
+yes operator - patch backups.finaiflow.io
+yes operator - patch backups.finaiflow.io status
+no  operator - create backups.finaiflow.io
+no  operator - delete backups.finaiflow.io
+no  api - list backups.finaiflow.io
+yes operator finaiflow-system create secrets
+yes operator finaiflow-system patch cronjobs.batch
+yes operator finaiflow-system delete cronjobs.batch
+yes operator finaiflow-system watch jobs.batch
+yes operator finaiflow-system watch pods
+no  operator finaiflow-system create pods
+no  operator finaiflow-system create pods exec
+no  operator finaiflow-system create jobs.batch
+yes operator finaiflow-system create persistentvolumeclaims
+no  operator finaiflow-system delete persistentvolumeclaims
+no  operator banks get persistentvolumeclaims
+no  operator banks get pods
+no  backup finaiflow-system get secrets
+no  backup - list tenants.finaiflow.io
+
+# Secrets: the operator in tenant namespaces, and in its own; the API server none by this chart.
 yes operator banks get secrets
 yes operator banks create secrets
 yes operator banks patch secrets
@@ -51,9 +74,8 @@ no  operator - list secrets
 no  operator default get secrets
 no  operator kube-system list secrets
 yes operator finaiflow-system get secrets/finaiflow-postgres-admin
-no  operator finaiflow-system get secrets/another
 no  operator finaiflow-system list secrets
-no  operator finaiflow-system patch secrets/finaiflow-postgres-admin
+no  operator finaiflow-system watch secrets
 no  api banks get secrets
 no  api banks list secrets
 no  api finaiflow-system get secrets/finaiflow-postgres-admin

@@ -107,6 +107,10 @@ classes:
     {{- range .Values.networkPolicy.kubernetesApiPorts }}
     - {port: {{ . }}, protocol: TCP}
     {{- end }}
+{{ include "finaiflow.databaseEgress" . }}
+{{- end }}
+
+{{- define "finaiflow.databaseEgress" -}}
 # PostgreSQL
 - ports:
     {{- $ports := list }}
