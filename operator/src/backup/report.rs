@@ -275,7 +275,8 @@ fn sum_up(status: &mut BackupStatus) {
     status.rpo_seconds = destinations.iter().filter_map(|at| at.rpo_seconds).min();
     status.last_verified_time =
         destinations.iter().filter_map(|at| at.last_verified_time.as_ref()).map(|time| time.0).max().map(Time);
-    status.rto_seconds = restored(destinations).into_iter().filter_map(|(_, rto)| rto).next_back();
+    let achieved = restored(destinations).into_iter().filter_map(|(_, rto)| rto).next_back();
+    status.rto_seconds = achieved.or(status.rto_seconds);
 }
 
 /// Drills and verifications that restored, by the time when they ended, and how long it took; None: it could not.

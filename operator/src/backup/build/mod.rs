@@ -7,6 +7,9 @@ mod volumes;
 
 use std::collections::BTreeMap;
 
+#[cfg(test)]
+pub(super) use pod::settings as settings_of;
+
 use finaiflow_crds::backup::Run;
 use finaiflow_crds::names::{ANNOTATION_CLAIM, LABEL_CLAIM, LABEL_MANAGED_BY, MANAGED_BY};
 use k8s_openapi::api::batch::v1::CronJob;

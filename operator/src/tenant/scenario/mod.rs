@@ -7,6 +7,7 @@ mod crashes;
 mod deletion;
 mod drift;
 mod first;
+mod protection;
 mod sweep;
 
 use std::sync::atomic::{AtomicU64, Ordering};
