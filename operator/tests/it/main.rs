@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a test that fails shows how it came to that")]
 
 mod adoption;
+mod backups;
 mod between;
 mod conflicts;
 mod crash_points;

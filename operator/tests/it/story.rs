@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 
-use finaiflow_crds::Tenant;
+use finaiflow_crds::{Backup, Tenant};
 use finaiflow_crds::names::MANAGED_BY;
 use finaiflow_operator::catalog::live::Live;
 use finaiflow_operator::clock;

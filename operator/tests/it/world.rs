@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use finaiflow_crds::{RateLimitPolicy, Tenant, names};
+use finaiflow_crds::{Backup, RateLimitPolicy, Tenant, names};
 use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -31,7 +31,9 @@ use crate::between::Between;
 static CLUSTER: RwLock<()> = RwLock::const_new(());
 
 const SHIPPED: &str = include_str!("../../../config/base/finaiflow.yaml");
-const CRDS: [&str; 2] = [
+const SHIPPED_FOR_BACKUPS: &str = include_str!("../../../config/backups/backups.yaml");
+const CRDS: [&str; 3] = [
+    include_str!("../../../config/crd/backups.finaiflow.io.yaml"),
     include_str!("../../../config/crd/tenants.finaiflow.io.yaml"),
     include_str!("../../../config/crd/ratelimitpolicies.finaiflow.io.yaml"),
 ];
@@ -49,6 +51,8 @@ pub struct World {
     /// Where the operator finds PostgreSQL; its tenants find it at `server`.
     admin_endpoint: (String, u16),
     log_filter: &'static str,
+    /// Of the operator's configuration.
+    backups: Option<Value>,
     directory: PathBuf,
     operator: Option<Child>,
     _share: Share,
@@ -125,6 +129,7 @@ impl World {
             admin_endpoint: (server.get_host().to_owned(), server.get_port()),
             server,
             log_filter: "debug,hyper_util=info,h2=info,rustls=info,tower=info,sqlx=info",
+            backups: None,
             directory: std::env::temp_dir().join(format!("finaiflow-it-{id}")),
             operator: None,
             _share: share,
@@ -168,6 +173,7 @@ impl World {
         }
         self.is_served::<Tenant>().await;
         self.is_served::<RateLimitPolicy>().await;
+        self.is_served::<Backup>().await;
         self.write_admin_secret(&self.admin).await;
     }
 
@@ -214,6 +220,13 @@ impl World {
         self.put(&self.api(&self.system), &role).await;
         let binding = self.binding("RoleBinding", "Role", "finaiflow-operator");
         self.put::<RoleBinding>(&self.api(&self.system), &object(&binding)).await;
+        let mut role: Role = shipped_in(SHIPPED_FOR_BACKUPS, "Role", "finaiflow-operator-backups");
+        role.metadata.namespace = None;
+        self.put(&self.api(&self.system), &role).await;
+        let mut binding = self.binding("RoleBinding", "Role", "finaiflow-operator-backups");
+        binding["metadata"]["name"] = "finaiflow-operator-backups".into();
+        self.put::<RoleBinding>(&self.api(&self.system), &object(&binding)).await;
+        self.put(&accounts, &object(&json!({"metadata": {"name": names::BACKUP}}))).await;
 
         let request: TokenRequest =
             serde_json::from_value(json!({"metadata": {}, "spec": {"audiences": [], "expirationSeconds": 3600}}))
@@ -251,14 +264,22 @@ impl World {
         let tenant = endpoint(self.server.get_host(), self.server.get_port());
         let server = json!({"name": "primary", "capacity": 1000, "adminEndpoint": admin, "tenantEndpoint": tenant,
             "adminSecretName": "admin"});
-        serde_yaml::to_string(&json!({
+        let mut config = json!({
             "databaseClasses": [{"name": "default", "servers": [server]}],
             "apiServer": {"namespace": self.system, "serviceAccountName": "finaiflow-api",
                 "url": "http://finaiflow-api:8000", "baseDomain": "bank.local"},
             "ledgerVerification": {"image": "localhost/finaiflow-api:dev"},
             "tenantNamespaces": tenant_namespaces,
-        }))
-        .unwrap()
+        });
+        if let Some(backups) = &self.backups {
+            config["backups"] = backups.clone();
+        }
+        serde_yaml::to_string(&config).unwrap()
+    }
+
+    /// Operators to come offer backups.
+    pub fn offer_backups(&mut self, settings: &Value) {
+        self.backups = Some(settings.clone());
     }
 
     /// Starts the operator, which logs to a file.
@@ -468,6 +489,12 @@ impl World {
             }
             let policies: Api<RateLimitPolicy> = self.api(&name);
             policies.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+            let (backups, all): (Api<Backup>, _) = (self.api(&name), ListParams::default());
+            backups.delete_collection(&DeleteParams::default(), &all).await.unwrap();
+            for backup in backups.list(&all).await.unwrap() {
+                let free = json!({"metadata": {"finalizers": null}});
+                let _ = backups.patch(&backup.name_any(), &PatchParams::default(), &Patch::Merge(free)).await;
+            }
             let tenants: Api<Tenant> = self.api(&name);
             for tenant in tenants.list(&ListParams::default()).await.unwrap() {
                 let free = json!({"metadata": {"finalizers": null}});
@@ -507,7 +534,11 @@ fn object<K: DeserializeOwned>(value: &Value) -> K {
 
 /// An object of the shipped manifests.
 fn shipped_object<K: DeserializeOwned>(kind: &str, name: &str) -> K {
-    let documents = serde_yaml::Deserializer::from_str(SHIPPED).map(|document| Value::deserialize(document).unwrap());
+    shipped_in(SHIPPED, kind, name)
+}
+
+fn shipped_in<K: DeserializeOwned>(manifests: &str, kind: &str, name: &str) -> K {
+    let documents = serde_yaml::Deserializer::from_str(manifests).map(|document| Value::deserialize(document).unwrap());
     let mut matching = documents.filter(|object| object["kind"] == kind && object["metadata"]["name"] == name);
     serde_json::from_value(matching.next().unwrap()).unwrap()
 }

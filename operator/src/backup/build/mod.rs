@@ -7,15 +7,14 @@ mod volumes;
 
 use std::collections::BTreeMap;
 
-#[cfg(test)]
-pub(super) use pod::settings as settings_of;
-
 use finaiflow_crds::backup::Run;
 use finaiflow_crds::names::{ANNOTATION_CLAIM, LABEL_CLAIM, LABEL_MANAGED_BY, MANAGED_BY};
 use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
+
+pub use pod::settings as settings_of;
 
 use super::dereference::{Found, Live};
 use super::validate::Valid;
