@@ -108,60 +108,11 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
 
     let (health, metrics) = (Health::new(), Metrics::new());
     let observer = Arc::new(Observer::new(client.clone(), arguments.pod_name.clone(), metrics.registry())?);
+    let gauges = backup::metrics::Gauges::new(metrics.registry())?;
     let identity = arguments.pod_name.map_or_else(random_name, Ok)?;
     let election = Election::new(client.clone(), &arguments.namespace, identity, clock::now);
-    let (tenants, tenants_writer) = reflector::store();
-    let (leases, leases_writer) = reflector::store();
-    let (policies, policies_writer) = reflector::store();
-    let (backups, backups_writer) = reflector::store();
-    let (jobs, jobs_writer) = reflector::store();
-    let (pods, pods_writer) = reflector::store();
-    let writers = Writers {
-        tenants: tenants_writer,
-        leases: leases_writer,
-        policies: policies_writer,
-        backups: backups_writer,
-        jobs: jobs_writer,
-        pods: pods_writer,
-    };
-    let backup_gauges = backup::metrics::Gauges::new(metrics.registry())?;
-    let policies = rate_limit_policy::Context {
-        client: client.clone(),
-        home: config.api_server.namespace.clone(),
-        policies,
-        tenants: tenants.clone(),
-        leases: leases.clone(),
-        observer: Arc::clone(&observer),
-        now: clock::now,
-        random: Random::system(),
-    };
-    let backup_ctx = backup::Context {
-        client: client.clone(),
-        home: arguments.namespace.clone(),
-        settings: config.backups.clone(),
-        backups: backups.clone(),
-        tenants: tenants.clone(),
-        jobs,
-        pods,
-        now: clock::now,
-        random: Random::system(),
-    };
-    let ctx = Context {
-        catalog: Live::new(&config, &client, &arguments.namespace),
-        client,
-        config,
-        installation,
-        tenants,
-        leases,
-        backups,
-        now: clock::now,
-        random: Random::system(),
-    };
-    let visitor =
-        backup::controller::Visitor { ctx: backup_ctx, observer: Arc::clone(&observer), backoff: Backoff::default() };
-    let operator = Arc::new(Operator { ctx, observer, backoff: Backoff::default(), fenced: CancellationToken::new() });
-    let visitors =
-        Visitors { operator: Arc::clone(&operator), policies: Arc::new(policies), backups: Arc::new(visitor) };
+    let (visitors, writers) = visitors(client, config, installation, arguments.namespace, observer);
+    let operator = &visitors.operator;
 
     let (http, stop, synced) = (CancellationToken::new(), CancellationToken::new(), health.gate("watches"));
     let serving = async {
@@ -178,7 +129,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         operator.observer.lead();
         tracing::info!("leading");
         let result = tokio::select! {
-            result = lead(&visitors, writers, &backup_gauges, &stop, &synced) => result,
+            result = lead(&visitors, writers, &gauges, &stop, &synced) => result,
             lost = election.keep(&mut term) => return Err(Error::Lost(lost)),
         };
         election.release(term).await;
@@ -212,6 +163,58 @@ struct Writers {
     pods: Writer<Pod>,
 }
 
+/// Everybody who visits, and what fills the stores that they share.
+fn visitors(
+    client: Client,
+    config: Config,
+    installation: String,
+    home: String,
+    observer: Arc<Observer>,
+) -> (Visitors, Writers) {
+    let ((tenants, tenants_writer), (leases, leases_writer)) = (reflector::store(), reflector::store());
+    let ((policies, policies_writer), (backups, backups_writer)) = (reflector::store(), reflector::store());
+    let ((jobs, jobs_writer), (pods, pods_writer)) = (reflector::store(), reflector::store());
+    let writers = Writers {
+        tenants: tenants_writer,
+        leases: leases_writer,
+        policies: policies_writer,
+        backups: backups_writer,
+        jobs: jobs_writer,
+        pods: pods_writer,
+    };
+    let (now, random) = (clock::now, Random::system());
+    let policies = rate_limit_policy::Context {
+        client: client.clone(),
+        home: config.api_server.namespace.clone(),
+        policies,
+        tenants: tenants.clone(),
+        leases: leases.clone(),
+        observer: Arc::clone(&observer),
+        now,
+        random,
+    };
+    let catalog = Live::new(&config, &client, &home);
+    let settings = config.backups.clone();
+    let of_backups = backup::Context {
+        client: client.clone(),
+        home,
+        settings,
+        backups: backups.clone(),
+        tenants: tenants.clone(),
+        jobs,
+        pods,
+        now,
+        random,
+    };
+    let of_backups =
+        backup::controller::Visitor { ctx: of_backups, observer: Arc::clone(&observer), backoff: Backoff::default() };
+    let ctx = Context { client, catalog, config, installation, tenants, leases, backups, now, random };
+    let operator = Operator { ctx, observer, backoff: Backoff::default(), fenced: CancellationToken::new() };
+    let visitors =
+        Visitors { operator: Arc::new(operator), policies: Arc::new(policies), backups: Arc::new(of_backups) };
+    (visitors, writers)
+}
+
 /// Visits Tenants, policies and Backups until `stop`, or until another operator has taken over, then until the visits
 /// under way end.
 async fn lead(
@@ -240,12 +243,11 @@ async fn lead(
     let backed_up = backup::controller::backups(client, writers.backups, heard);
     let of_jobs = backup::controller::triggers(&backups.ctx, for_backups, writers.jobs, writers.pods);
     let end = CancellationToken::new();
-    let visits = future::join3(
+    let mut visits = Box::pin(future::join3(
         controller::run(Arc::clone(operator), events, stream::select_all(triggers).boxed(), end.clone()),
         rate_limit_policy::controller::run(Arc::clone(policies), changed, news, end.clone()),
         backup::controller::run(Arc::clone(backups), backed_up, of_jobs, end.clone()),
-    );
-    tokio::pin!(visits);
+    ));
     tokio::select! {
         _ = &mut visits => return Ok(()),
         () = stop.cancelled() => {}

@@ -98,24 +98,24 @@ fn of_tenants(heard: UnboundedReceiver<ObjectRef<Tenant>>, backups: Store<Backup
 }
 
 /// Whether a job begins, ends or goes.
-fn state_of_job(job: &Job) -> Option<u64> {
+fn state_of_job(job: &Job) -> u64 {
     let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let known = conditions.iter().map(|condition| (condition.type_.as_str(), condition.status.as_str()));
-    Some(mark(&known.collect::<Vec<_>>()))
+    mark(&known.collect::<Vec<_>>())
 }
 
 /// Whether a pod has begun, waits in vain, or has ended.
-fn state_of_pod(pod: &Pod) -> Option<u64> {
+fn state_of_pod(pod: &Pod) -> u64 {
     let status = pod.status.clone().unwrap_or_default();
     let containers = status.container_statuses.unwrap_or_default().into_iter().map(|container| {
         let state = container.state.unwrap_or_default();
         (state.terminated.map(|ended| ended.message), state.waiting.map(|waiting| waiting.reason))
     });
-    Some(mark(&(status.phase, containers.collect::<Vec<_>>())))
+    mark(&(status.phase, containers.collect::<Vec<_>>()))
 }
 
 /// Keeps jobs or pods, and yields the Backups of which one comes to another state.
-fn of_bank<K>(ctx: &Context, writer: Writer<K>, state: fn(&K) -> Option<u64>) -> Triggers
+fn of_bank<K>(ctx: &Context, writer: Writer<K>, state: fn(&K) -> u64) -> Triggers
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -132,7 +132,7 @@ where
         .modify(watch::prune)
         .reflect(writer)
         .touched_objects()
-        .predicate_filter(state, PredicateConfig::default())
+        .predicate_filter(move |object: &K| Some(state(object)), PredicateConfig::default())
         .filter_map(|object| {
             let object = object.inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "cannot be watched"));
             std::future::ready(object.ok())
@@ -180,7 +180,7 @@ pub async fn run(
 async fn reconcile(backup: Arc<Backup>, visitor: Arc<Visitor>) -> Result<Action, Infallible> {
     let Visitor { ctx, observer, backoff } = visitor.as_ref();
     let (started, story) = (Instant::now(), Story::default());
-    let limited = tokio::time::timeout(VISIT_LIMIT, visit(ctx, &backup, &story)).await;
+    let limited = tokio::time::timeout(VISIT_LIMIT, Box::pin(visit(ctx, &backup, &story))).await;
     let result = limited.unwrap_or(Err(Error::Timeout(VISIT_LIMIT.as_secs())));
     let (key, jitter) = (key(&backup), ctx.random.bytes::<1>().map_or(0, |[byte]| byte));
     let action = match &result {
@@ -196,17 +196,16 @@ async fn reconcile(backup: Arc<Backup>, visitor: Arc<Visitor>) -> Result<Action,
                 Visit::Gone => Action::await_change(),
             }
         }
-        // What stands in the way may go without a change of the Backup; its status says what it is.
-        Err(error) if error.reason().is_terminal() => Action::requeue(backoff::steady(jitter)),
         Err(error) => {
-            let failures = backoff.failed(&key);
+            let (failures, is_terminal) = (backoff.failed(&key), error.reason().is_terminal());
             // A write that met another one, or one lost answer, is retried before anybody hears of it.
-            if (failures > 0 || error.reason() != Reason::KubernetesError)
+            if (is_terminal || failures > 0 || error.reason() != Reason::KubernetesError)
                 && let Err(error) = report(ctx, &backup, error, &story).await
             {
                 tracing::warn!(%error, backup = key, "status not written");
             }
-            Action::requeue(backoff::retry(failures, jitter))
+            // What stands in the way may go without a change of the Backup, for instance another Backup.
+            Action::requeue(if is_terminal { backoff::steady(jitter) } else { backoff::retry(failures, jitter) })
         }
     };
     observer.publish(&*backup, &story, &result, started.elapsed(), (ctx.now)().as_second()).await;

@@ -71,6 +71,7 @@ pub struct Live {
 }
 
 /// The Backup as it is watched now, or None if it is gone.
+#[must_use]
 pub fn current(ctx: &Context, watched: &Backup) -> Option<Arc<Backup>> {
     ctx.backups.get(&ObjectRef::from_obj(watched)).filter(|backup| backup.uid() == watched.uid())
 }

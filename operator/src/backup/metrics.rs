@@ -86,3 +86,48 @@ impl Gauges {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::{Encoder, TextEncoder};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_has_to_look_at_is_shown() {
+        let registry = Registry::new();
+        let gauges = Gauges::new(&registry).unwrap();
+        let backup = |name: &str, rpo: &str, reason: &str| {
+            let condition = json!({"type": "RPOMet", "status": rpo, "reason": reason, "message": "",
+                "lastTransitionTime": "2027-01-15T08:00:00Z"});
+            let backup = json!({
+                "apiVersion": "finaiflow.io/v1alpha1", "kind": "Backup",
+                "metadata": {"name": name, "namespace": "banks", "creationTimestamp": "2027-01-15T07:00:00Z"},
+                "spec": {"tenantRef": {"name": "acme"}, "destinations": []},
+                "status": {"conditions": [condition], "destinations": [
+                    {"name": "near", "restorableTo": "2027-01-15T07:59:00Z", "lagSeconds": 0, "bytes": 9}, {"name": "far"}]},
+            });
+            Arc::new(serde_json::from_value::<Backup>(backup).unwrap())
+        };
+        let now = "2027-01-15T08:00:00Z".parse().unwrap();
+        let all = [backup("nightly", "False", "ObjectiveMissed"), backup("idle", "Unknown", "NotActing")];
+        gauges.show(&[backup("gone", "True", "ObjectiveMet")], now);
+        gauges.show(&all, now);
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                r#"finaiflow_backup_bytes{backup="nightly",destination="near",namespace="banks"} 9"#,
+                r#"finaiflow_backup_lag_seconds{backup="nightly",destination="near",namespace="banks"} 0"#,
+                r#"finaiflow_backup_last_verified_age_seconds{backup="nightly",namespace="banks"} 3600"#,
+                r#"finaiflow_backup_recovery_point_age_seconds{backup="nightly",destination="far",namespace="banks"} 3600"#,
+                r#"finaiflow_backup_recovery_point_age_seconds{backup="nightly",destination="near",namespace="banks"} 60"#,
+                r#"finaiflow_backup_rpo_objective_seconds{backup="nightly",namespace="banks"} 3600"#,
+            ]
+        );
+    }
+}

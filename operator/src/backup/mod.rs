@@ -91,8 +91,8 @@ pub async fn visit(ctx: &Context, watched: &Backup, story: &Story) -> Result<Vis
     if backup.metadata.deletion_timestamp.is_some() {
         return story.step("delete", delete::delete(ctx, &backup)).await;
     }
-    let mut found = story.step("dereference", dereference::dereference(ctx, backup)).await?;
-    let outcome = make(ctx, &mut found, story).await;
+    let mut found = story.step("dereference", Box::pin(dereference::dereference(ctx, backup))).await?;
+    let outcome = Box::pin(make(ctx, &mut found, story)).await;
     match &outcome {
         Err(error) if !error.reason().is_terminal() => {}
         _ => {
@@ -125,7 +125,7 @@ async fn make(ctx: &Context, found: &mut Found, story: &Story) -> Result<Standin
         let Some(written) = written else { return Ok(Standing::Waiting("it has changed meanwhile".to_owned())) };
         found.backup = written;
     }
-    let prepared = build::build(found, valid, (ctx.now)(), ctx.random)?;
+    let prepared = build::build(found, &valid, (ctx.now)(), ctx.random)?;
     story.step("apply", apply::apply(&ctx.client, prepared, story)).await?;
     Ok(standing)
 }

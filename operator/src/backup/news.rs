@@ -21,7 +21,7 @@ pub fn of_tenants(backups: Names) -> impl FnMut(&Event<Tenant>) + Send {
         let anchor = status.and_then(|status| status.ledger.as_ref()).map(|ledger| (ledger.epoch, ledger.sequence));
         mark(&(tenant.uid(), status.and_then(|status| status.claim_id.as_ref()), secrets, anchor))
     };
-    hear(mark, |tenant| ObjectRef::from_obj(tenant), backups)
+    hear(mark, ObjectRef::from_obj, backups)
 }
 
 /// Tells `backups` of Tenants of which a Backup comes or goes: another may act for them then. Tells `tenants` of those that

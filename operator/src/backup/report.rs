@@ -52,8 +52,13 @@ pub fn hear(found: &Found, now: Timestamp) -> Heard {
     let messages = jobs.iter().flat_map(|heir| &heir.pods).filter_map(|pod| ended(pod)?.message.as_deref());
     let mut reports: Vec<_> = messages.filter_map(|message| read(message, &found.backup, now).ok()).collect();
     reports.sort_by_key(|report| report.time.0);
-    let runs = jobs.chunk_by(|a, b| a.run == b.run);
-    let trouble = runs.filter_map(|of_run| of_run.iter().find_map(|heir| judge(heir, &found.backup, now))?).next();
+    let mut runs = jobs.chunk_by(|a, b| a.run == b.run);
+    let judge = |heir: &Heir<'_>| match judge(heir, &found.backup, now) {
+        Verdict::NotEnded => None,
+        Verdict::Well => Some(None),
+        Verdict::Trouble(trouble) => Some(Some(trouble)),
+    };
+    let trouble = runs.find_map(|of_run| of_run.iter().find_map(judge)?);
     Heard { reports, trouble }
 }
 
@@ -63,9 +68,13 @@ fn heirs(found: &Found) -> Vec<Heir<'_>> {
     };
     let cron_jobs = found.live.cron_jobs.iter().filter(|(_, cron_job)| is_ours(cron_job.annotations()));
     let heirs = cron_jobs.flat_map(|(run, cron_job)| {
-        let jobs = found.jobs.iter().filter(move |job| made_by(job.owner_references(), "CronJob", cron_job.uid()));
+        let jobs = found
+            .jobs
+            .iter()
+            .filter(move |job| made_by(job.owner_references(), "CronJob", cron_job.metadata.uid.as_deref()));
         jobs.map(move |job| {
-            let pods = found.pods.iter().filter(|pod| made_by(pod.owner_references(), "Job", job.uid()));
+            let pods =
+                found.pods.iter().filter(|pod| made_by(pod.owner_references(), "Job", job.metadata.uid.as_deref()));
             let mut pods: Vec<_> = pods.map(AsRef::as_ref).collect();
             pods.sort_by_key(|pod: &&Pod| std::cmp::Reverse(pod.creation_timestamp()));
             Heir { run: *run, job, pods }
@@ -74,8 +83,8 @@ fn heirs(found: &Found) -> Vec<Heir<'_>> {
     heirs.collect()
 }
 
-fn made_by(owners: &[OwnerReference], kind: &str, uid: Option<String>) -> bool {
-    owners.iter().any(|owner| owner.controller == Some(true) && owner.kind == kind && Some(&owner.uid) == uid.as_ref())
+fn made_by(owners: &[OwnerReference], kind: &str, uid: Option<&str>) -> bool {
+    owners.iter().any(|owner| owner.controller == Some(true) && owner.kind == kind && Some(owner.uid.as_str()) == uid)
 }
 
 fn container(pod: &Pod) -> Option<&ContainerStatus> {
@@ -86,17 +95,28 @@ fn ended(pod: &Pod) -> Option<&ContainerStateTerminated> {
     container(pod)?.state.as_ref()?.terminated.as_ref()
 }
 
-/// Whether a job had trouble; None: it has not ended, so that the one before it is still the newest.
-fn judge(heir: &Heir<'_>, backup: &Backup, now: Timestamp) -> Option<Option<Trouble>> {
+/// What became of a job.
+enum Verdict {
+    /// Nothing yet, so that the one before it is still the newest.
+    NotEnded,
+    /// What it found is known.
+    Well,
+    /// Not that.
+    Trouble(Trouble),
+}
+
+fn judge(heir: &Heir<'_>, backup: &Backup, now: Timestamp) -> Verdict {
     let name = heir.job.name_any();
-    let trouble = |reason, message: String| Some(Some(Trouble { reason, message: format!("job {name}: {message}") }));
+    let trouble =
+        |reason, message: String| Verdict::Trouble(Trouble { reason, message: format!("job {name}: {message}") });
     let conditions = heir.job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let condition =
         |kind: &str| conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True");
     let failed = condition("Failed");
     if failed.is_none() && condition("Complete").is_none() {
         let waiting = heir.pods.first().and_then(|pod| container(pod)?.state.as_ref()?.waiting.as_ref());
-        let stuck = waiting.filter(|waiting| STUCK.contains(&waiting.reason.as_deref().unwrap_or_default()))?;
+        let stuck = waiting.filter(|waiting| STUCK.contains(&waiting.reason.as_deref().unwrap_or_default()));
+        let Some(stuck) = stuck else { return Verdict::NotEnded };
         let why = [stuck.reason.as_deref(), stuck.message.as_deref()];
         return trouble("JobStuck", why.into_iter().flatten().collect::<Vec<_>>().join(": "));
     }
@@ -105,7 +125,7 @@ fn judge(heir: &Heir<'_>, backup: &Backup, now: Timestamp) -> Option<Option<Trou
     match (said.map(|message| read(message, backup, now)), failed) {
         (Some(Ok(report)), _) => match report.error {
             Some(error) => trouble("JobFailed", error),
-            None => Some(None),
+            None => Verdict::Well,
         },
         (Some(Err(why)), _) => trouble("ReportRefused", format!("what it says is not believed: {why}")),
         (None, Some(failed)) => {
@@ -119,7 +139,7 @@ fn judge(heir: &Heir<'_>, backup: &Backup, now: Timestamp) -> Option<Option<Trou
         (None, None) if ended.is_some() => {
             trouble("ReportMissing", "it ended well, and did not say what is stored".to_owned())
         }
-        (None, None) => Some(None),
+        (None, None) => Verdict::Well,
     }
 }
 

@@ -102,7 +102,7 @@ fn ready(
         (Err(error), _) => {
             let reason = error.reason();
             let kind = if reason.is_terminal() { ConditionType::Stalled } else { ConditionType::Reconciling };
-            ((Truth::False, reason.as_str(), error.message(&found.home)), Some(kind))
+            ((Truth::False, reason.as_str(), error.to_string()), Some(kind))
         }
         (Ok(Standing::Waiting(why)), _) => ((Truth::False, WAITING, why.clone()), Some(ConditionType::Reconciling)),
         (Ok(_), Some(Trouble { reason, message })) => ((Truth::False, reason, message), None),
@@ -283,7 +283,7 @@ fn transitions(old: &BackupStatus, new: &BackupStatus) -> Vec<Fact> {
         match (before.and_then(|before| before.fault.as_ref()), &at.fault) {
             (None, Some(fault)) => tell("DestinationFailed", true, format!("destination {}: {fault}", at.name)),
             (Some(_), None) => {
-                tell("DestinationRecovered", false, format!("destination {} can be used again", at.name))
+                tell("DestinationRecovered", false, format!("destination {} can be used again", at.name));
             }
             _ => {}
         }

@@ -31,7 +31,7 @@ pub const DATABASE_URL: &str = "DATABASE_URL";
 #[derive(Debug)]
 pub enum Outcome {
     /// Its jobs are to be there.
-    Acts(Valid),
+    Acts(Box<Valid>),
     /// Something of the Tenant is still to come.
     Waits(String),
 }
@@ -102,7 +102,7 @@ pub fn validate(found: &Found, settings: Option<&Settings>) -> Result<Outcome> {
         return Ok(Outcome::Waits(format!("Secret {} is not there yet", SecretPurpose::DataKey.secret_name(name))));
     };
     let (identity, signers) = identity(found, claim)?;
-    Ok(Outcome::Acts(Valid {
+    Ok(Outcome::Acts(Box::new(Valid {
         claim: claim.clone(),
         settings: settings.clone(),
         schedules,
@@ -112,7 +112,7 @@ pub fn validate(found: &Found, settings: Option<&Settings>) -> Result<Outcome> {
         signing_key: signing_key(found, claim)?,
         identity,
         signers,
-    }))
+    })))
 }
 
 /// The classes of the spec's destinations, all of which must be on offer.

@@ -41,7 +41,7 @@ pub fn judge(backup: Option<&Backup>) -> (Truth, &'static str, String) {
     let fault = [ConditionType::RPOMet, ConditionType::Verified].into_iter().find_map(|kind| {
         let found = condition::find(conditions.unwrap_or_default(), kind);
         let message = found.map(|found| found.message.as_str()).unwrap_or_default();
-        (!found.is_some_and(|found| found.status == Truth::True.as_str())).then(|| format!("{kind}: {message}"))
+        found.is_none_or(|found| found.status != Truth::True.as_str()).then(|| format!("{kind}: {message}"))
     });
     match fault {
         None => (Truth::True, "Protected", format!("Backup {name} meets its objective and was verified")),

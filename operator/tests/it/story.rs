@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 
-use finaiflow_crds::{Backup, Tenant};
 use finaiflow_crds::names::MANAGED_BY;
+use finaiflow_crds::{Backup, Tenant};
 use finaiflow_operator::catalog::live::Live;
 use finaiflow_operator::clock;
 use finaiflow_operator::config::Config;

@@ -37,11 +37,11 @@ pub struct Prepared {
 }
 
 /// Writes down what shall be. `random` goes into new keys only, `now` into when the anchor was taken.
-pub fn build(found: &Found, valid: Valid, now: Timestamp, random: Random) -> Result<Prepared> {
-    let secrets = secrets::build(found, &valid, random)?;
+pub fn build(found: &Found, valid: &Valid, now: Timestamp, random: Random) -> Result<Prepared> {
+    let secrets = secrets::build(found, valid, random)?;
     Ok(Prepared {
         volumes: volumes::build(found, &valid.claim),
-        cron_jobs: cron_job::build(found, &valid, &secrets, now)?,
+        cron_jobs: cron_job::build(found, valid, &secrets, now)?,
         identity: secrets.identity,
         secret: secrets.secret,
         live: found.live.clone(),

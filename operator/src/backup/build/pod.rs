@@ -39,6 +39,7 @@ pub fn credentials_path(destination: &str) -> String {
 }
 
 /// What a live CronJob's jobs are told.
+#[must_use]
 pub fn settings(cron_job: &CronJob) -> Option<JobSettings> {
     let containers = &cron_job.spec.as_ref()?.job_template.spec.as_ref()?.template.spec.as_ref()?.containers;
     let env = containers.iter().find(|container| container.name == BACKUP)?.env.as_ref()?;
@@ -52,12 +53,12 @@ struct Mount {
 }
 
 pub fn build(found: &Found, valid: &Valid, run: Run, settings: String) -> PodTemplateSpec {
-    let proves = matches!(run, Run::Verify | Run::Drill);
+    let takes = matches!(run, Run::Full | Run::Incremental | Run::Segment);
     let mode = found.backup.spec.verification.mode;
     let restores = run == Run::Drill || run == Run::Verify && mode == VerificationMode::Restore;
-    let mounts = mounts(found, valid, proves, restores);
+    let mounts = mounts(found, valid, run, restores);
     let mut env = vec![variable(SETTINGS, settings)];
-    if matches!(run, Run::Full | Run::Incremental | Run::Segment) {
+    if takes {
         env.push(from_secret(DATABASE_URL, backup_secret_name(&valid.claim)));
     }
     if restores {
@@ -108,12 +109,18 @@ fn command(run: Run, mode: VerificationMode) -> Vec<String> {
     std::iter::once("/usr/local/bin/finaiflow-backup").chain(words.iter().copied()).map(str::to_owned).collect()
 }
 
-fn mounts(found: &Found, valid: &Valid, proves: bool, restores: bool) -> Vec<Mount> {
+/// What signs is where backups are taken, and what opens them where they are proven: no pod has both.
+fn mounts(found: &Found, valid: &Valid, run: Run, restores: bool) -> Vec<Mount> {
     let claim = &valid.claim;
-    let mut mounts =
-        vec![secret("keys", backup_secret_name(claim), Some(&[SIGNING_KEY, KEK]), "/keys"), empty("tmp", "/tmp")];
-    if proves {
-        mounts.push(secret("identity", backup_identity_name(claim), Some(&[IDENTITY]), "/identity"));
+    let mut mounts = vec![empty("tmp", "/tmp")];
+    match run {
+        Run::Full | Run::Incremental | Run::Segment => {
+            mounts.push(secret("keys", backup_secret_name(claim), Some(&[SIGNING_KEY, KEK]), "/keys"));
+        }
+        Run::Verify | Run::Drill => {
+            mounts.push(secret("identity", backup_identity_name(claim), Some(&[IDENTITY]), "/identity"));
+        }
+        Run::Prune => {}
     }
     if restores {
         mounts.push(empty("scratch", SCRATCH));

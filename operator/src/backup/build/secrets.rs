@@ -28,12 +28,11 @@ pub struct Secrets {
 
 /// Keeps every key that is there, and draws what is missing.
 pub fn build(found: &Found, valid: &Valid, random: Random) -> Result<Secrets> {
-    let (identity, recipient) = match &valid.identity {
-        Some(identity) => (identity.clone(), recipient(identity).ok_or(RandomError)?),
-        None => {
-            let Identity { secret, recipient } = Identity::draw(random)?;
-            (format!("{secret}\n"), recipient)
-        }
+    let (identity, recipient) = if let Some(identity) = &valid.identity {
+        (identity.clone(), recipient(identity).ok_or(RandomError)?)
+    } else {
+        let Identity { secret, recipient } = Identity::draw(random)?;
+        (format!("{secret}\n"), recipient)
     };
     let signing_key = valid.signing_key.clone().map_or_else(|| draw_signing_key(random), Ok)?;
     let signer = signer(&signing_key).ok_or(RandomError)?;

@@ -85,24 +85,21 @@ fn pod(world: &World, run: Run) -> (Vec<String>, Vec<String>, Value) {
 }
 
 #[tokio::test]
-async fn what_opens_backups_is_mounted_where_they_are_proven_and_nowhere_else() {
+async fn what_signs_is_where_backups_are_taken_and_what_opens_where_they_are_proven() {
     let world = World::settled().await;
-    let common = [
-        "/keys backup-0123456789abcdef",
-        "/tmp empty",
-        "/destinations/local backup-0123456789abcdef-local",
-        "/credentials/far far-bucket",
-    ];
+    let places = ["/destinations/local backup-0123456789abcdef-local", "/credentials/far far-bucket"];
     for run in [Run::Full, Run::Incremental, Run::Segment, Run::Prune] {
         let (mounts, env, pod) = pod(&world, run);
-        assert_eq!(mounts, common, "{run:?}");
+        let signs: &[_] = if run == Run::Prune { &[] } else { &["/keys backup-0123456789abcdef"] };
+        assert_eq!(mounts, [&["/tmp empty"], signs, &places].concat(), "{run:?}");
         let expected: &[_] = if run == Run::Prune { &["FINAIFLOW_JOB"] } else { &["FINAIFLOW_JOB", "DATABASE_URL"] };
         assert_eq!(env, expected, "{run:?}");
         assert_eq!(pod["initContainers"], Value::Null);
     }
     for run in [Run::Verify, Run::Drill] {
         let (mounts, env, pod) = pod(&world, run);
-        assert_eq!(mounts[2..4], ["/identity backup-0123456789abcdef-identity", "/scratch empty"]);
+        let opens = ["/tmp empty", "/identity backup-0123456789abcdef-identity", "/scratch empty"];
+        assert_eq!(mounts, [&opens[..], &places].concat());
         assert_eq!(env, ["FINAIFLOW_JOB", "SCRATCH_DATABASE_URL"]);
         let server = &pod["initContainers"][0];
         assert_eq!((&server["restartPolicy"], &server["image"]), (&json!("Always"), &json!("localhost/postgres:dev")));
