@@ -9,6 +9,8 @@ use finaiflow_backup::take::{self, Error as Failure, Order};
 use finaiflow_backup::vault::{self, Vault};
 use finaiflow_crds::backup::Report;
 
+use sqlx::Connection as _;
+
 use super::{Error, Result, Take, connect, random, refused, statuses, survey};
 
 pub async fn run(asked: &Take, job: &Job, report: &mut Report) -> Result<()> {
@@ -94,7 +96,12 @@ async fn take(
         secrets: Secrets { key: random()?, nonce_prefix: random()? },
     };
     let (mut conn, mut other) = (connect().await?, connect().await?);
-    Ok(take::take(&mut conn, &mut other, vault, &order).await?)
+    let taken = take::take(&mut conn, &mut other, vault, &order).await;
+    // Before another attempt asks for as many again.
+    for session in [conn, other] {
+        let _ = session.close().await;
+    }
+    Ok(taken?)
 }
 
 /// The newest backup that can be followed, of all destinations.
