@@ -30,7 +30,7 @@ pub enum ConditionType {
     RPOMet,
     /// The newest drill or verification restored within the objective.
     RTOMet,
-    /// The newest verification of every destination found everything good. Starts Unknown.
+    /// The newest verification of every destination that was verified found everything good. Starts Unknown.
     Verified,
     /// Every destination holds what was stored at any.
     Copied,
@@ -38,6 +38,8 @@ pub enum ConditionType {
     Planned,
     /// What a Restore was for is done. Unknown until the end, and then never changes.
     Succeeded,
+    /// Present while a Restore replaces the data: the API server lets go of the Tenant and answers 503.
+    Restoring,
     /// Present while work is under way (kstatus).
     Reconciling,
     /// Present when nothing changes before a person acts (kstatus).
@@ -63,6 +65,7 @@ impl ConditionType {
             Self::Copied => "Copied",
             Self::Planned => "Planned",
             Self::Succeeded => "Succeeded",
+            Self::Restoring => "Restoring",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }

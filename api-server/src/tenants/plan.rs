@@ -39,6 +39,8 @@ impl Holding {
 pub(super) enum Plan {
     /// Not to be served: being deleted, without a claim of its own, or not ready for the first time yet.
     Unload,
+    /// To be answered 503 until its data has been replaced; nothing stays loaded, as nothing of it will be true.
+    Pause,
     /// To be refused with `tenant-suspended`; what is loaded stays.
     Suspend,
     /// To be served with these settings, after loading what is needed.
@@ -68,10 +70,14 @@ pub(super) enum PlanError {
 
 /// Decides about `tenant`. `held` counts only if it is of the same bank.
 ///
-/// Once a tenant is loaded, conditions matter no longer: a transient one does not take a bank away from its users.
+/// Once a tenant is loaded, conditions matter no longer, but for one that says that its data is being replaced: a transient
+/// one does not take a bank away from its users.
 pub(super) fn plan(tenant: &Tenant, held: Option<&Holding>) -> Result<Plan, PlanError> {
     if tenant.metadata.deletion_timestamp.is_some() {
         return Ok(Plan::Unload);
+    }
+    if tenant.status.as_ref().is_some_and(|status| is_true(&status.conditions, ConditionType::Restoring)) {
+        return Ok(Plan::Pause);
     }
     let held = held.filter(|held| held.is_of(tenant));
     let Some(claim) = held.map(|held| Ok(held.claim)).or_else(|| first_claim(tenant)).transpose()? else {

@@ -238,6 +238,11 @@ impl Registry {
                 self.unload(key);
                 self.cleared(key);
             }
+            Ok(Plan::Pause) => {
+                self.unload(key);
+                self.put(key, State::Unavailable("its data is being restored".to_owned()));
+                self.cleared(key);
+            }
             Ok(Plan::Suspend) => {
                 self.put(key, State::Suspended);
                 self.cleared(key);
@@ -522,6 +527,22 @@ mod tests {
         registry.list(vec![suspended("globex", 31, &["pay.example"]), suspended("acme", 30, &[])]);
         assert_eq!(registry.found(Some("pay.example"), Some("acme")), TenantError::Ambiguous);
         assert_eq!(registry.found(Some("pay.example"), None), TenantError::Suspended);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_is_restored_is_let_go_of_and_not_unknown() {
+        let (mut registry, told) = registry();
+        let mut restoring = tenant("acme", 11, &json!({}), &["pay.example"]);
+        let mut condition = restoring.status.as_ref().unwrap().conditions[0].clone();
+        condition.type_ = "Restoring".to_owned();
+        restoring.status.as_mut().unwrap().conditions.push(condition);
+        registry.list(vec![restoring]);
+        let paused = TenantError::Unavailable("its data is being restored".to_owned());
+        assert_eq!(registry.found(None, Some("acme")), paused);
+        assert_eq!(registry.found(Some("pay.example"), None), paused);
+        assert_eq!(*told.borrow(), Some(Report::new(11, &Failures::new())), "its operator waits for that");
+        registry.event(Event::Apply(tenant("acme", 12, &json!({}), &[])));
+        assert_eq!(registry.work.len(), 1, "it is loaded anew");
     }
 
     #[tokio::test]
