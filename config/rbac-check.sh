@@ -56,13 +56,21 @@ yes operator finaiflow-system watch jobs.batch
 yes operator finaiflow-system watch pods
 no  operator finaiflow-system create pods
 no  operator finaiflow-system create pods exec
-no  operator finaiflow-system create jobs.batch
+yes operator finaiflow-system create jobs.batch
 yes operator finaiflow-system create persistentvolumeclaims
 no  operator finaiflow-system delete persistentvolumeclaims
 no  operator banks get persistentvolumeclaims
 no  operator banks get pods
 no  backup finaiflow-system get secrets
 no  backup - list tenants.finaiflow.io
+
+# Restores: the same.
+yes operator - list restores.finaiflow.io
+yes operator - patch restores.finaiflow.io
+yes operator - patch restores.finaiflow.io status
+no  operator - create restores.finaiflow.io
+no  operator - delete restores.finaiflow.io
+no  api - list restores.finaiflow.io
 
 # Secrets: the operator in tenant namespaces, and in its own; the API server none by this chart.
 yes operator banks get secrets
@@ -122,7 +130,8 @@ yes operator kube-system get namespaces/kube-system
 no  operator default get namespaces/default
 no  operator - list namespaces
 
-# The guard of spec.adoptClaim: seen, not touched.
+# The guards of what names a bank by its claim: seen, not touched.
+yes operator - get validatingadmissionpolicies.admissionregistration.k8s.io/finaiflow-restore-source
 yes operator - get validatingadmissionpolicies.admissionregistration.k8s.io/finaiflow-tenant-adoption
 no  operator - get validatingadmissionpolicies.admissionregistration.k8s.io/another
 no  operator - patch validatingadmissionpolicybindings.admissionregistration.k8s.io/finaiflow-tenant-adoption

@@ -12,6 +12,8 @@ pub const GROUP: &str = "finaiflow.io";
 pub const VERSION: &str = "v1alpha1";
 /// Finalizer that keeps a Tenant until what it owns outside Kubernetes is released or dropped.
 pub const TENANT_FINALIZER: &str = "finaiflow.io/tenant";
+/// Finalizer that keeps a Restore until its Job, its login and its Secret are gone.
+pub const RESTORE_FINALIZER: &str = "finaiflow.io/restore";
 /// Finalizer that keeps a Backup until its jobs are gone.
 pub const BACKUP_FINALIZER: &str = "finaiflow.io/backup";
 
@@ -26,6 +28,10 @@ pub const LABEL_TIER: &str = "finaiflow.io/tier";
 /// Label on the Leases of API server replicas (value [`API_SERVER`]).
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 
+/// Label on jobs of Restores: the name of the Restore.
+pub const LABEL_RESTORE: &str = "finaiflow.io/restore";
+/// Label on jobs of Restores: the namespace of the Restore.
+pub const LABEL_RESTORE_NAMESPACE: &str = "finaiflow.io/restore-namespace";
 /// Label on jobs of Backups, and on their pods: the claim of the bank.
 pub const LABEL_CLAIM: &str = "finaiflow.io/claim-id";
 /// Label on jobs of Backups, and on their pods: the [`Run`].

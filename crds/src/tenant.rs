@@ -263,6 +263,8 @@ pub enum DeletionPolicy {
     Retain,
     /// Exactly what was created for this Tenant is dropped.
     Delete,
+    /// The same, once a last backup by the Tenant's Backup is stored and has been proven by restoring it.
+    BackupThenDelete,
 }
 
 /// What happens to a bank that an earlier Tenant of the same namespace and name left behind.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Parser;
 use data_encoding::HEXLOWER;
 use finaiflow_crds::names::OPERATOR;
-use finaiflow_crds::{Backup, RateLimitPolicy, Tenant};
+use finaiflow_crds::{Backup, RateLimitPolicy, Restore, Tenant};
 use finaiflow_telemetry::health::{Gate, Health};
 use finaiflow_telemetry::metrics::Metrics;
 use finaiflow_telemetry::{logs, server};
@@ -34,6 +34,7 @@ use crate::leader::{self, Election};
 use crate::observe::Observer;
 use crate::random::{Random, RandomError};
 use crate::rate_limit_policy::{self, news::News};
+use crate::restore;
 use crate::tenant::controller::{self, Operator};
 
 /// Visits under way get this long after a signal; the pod's grace period must be longer.
@@ -161,6 +162,7 @@ struct Writers {
     backups: Writer<Backup>,
     jobs: Writer<Job>,
     pods: Writer<Pod>,
+    restores: Writer<Restore>,
 }
 
 /// Everybody who visits, and what fills the stores that they share.
@@ -174,6 +176,7 @@ fn visitors(
     let ((tenants, tenants_writer), (leases, leases_writer)) = (reflector::store(), reflector::store());
     let ((policies, policies_writer), (backups, backups_writer)) = (reflector::store(), reflector::store());
     let ((jobs, jobs_writer), (pods, pods_writer)) = (reflector::store(), reflector::store());
+    let (restores, restores_writer) = reflector::store();
     let writers = Writers {
         tenants: tenants_writer,
         leases: leases_writer,
@@ -181,6 +184,7 @@ fn visitors(
         backups: backups_writer,
         jobs: jobs_writer,
         pods: pods_writer,
+        restores: restores_writer,
     };
     let (now, random) = (clock::now, Random::system());
     let policies = rate_limit_policy::Context {
@@ -197,7 +201,7 @@ fn visitors(
     let settings = config.backups.clone();
     let of_backups = backup::Context {
         client: client.clone(),
-        home,
+        home: home.clone(),
         settings,
         backups: backups.clone(),
         tenants: tenants.clone(),
@@ -208,7 +212,7 @@ fn visitors(
     };
     let of_backups =
         backup::controller::Visitor { ctx: of_backups, observer: Arc::clone(&observer), backoff: Backoff::default() };
-    let ctx = Context { client, catalog, config, installation, tenants, leases, backups, now, random };
+    let ctx = Context { client, home, catalog, config, installation, tenants, leases, restores, backups, now, random };
     let operator = Operator { ctx, observer, backoff: Backoff::default(), fenced: CancellationToken::new() };
     let visitors =
         Visitors { operator: Arc::new(operator), policies: Arc::new(policies), backups: Arc::new(of_backups) };
@@ -239,14 +243,18 @@ async fn lead(
         concerns(event);
     });
     let changed = rate_limit_policy::controller::policies(client, writers.policies, &news);
-    let heard = backup::news::of_backups(to_backups, to_tenants);
+    let heard = backup::news::of_backups(to_backups, to_tenants.clone());
     let backed_up = backup::controller::backups(client, writers.backups, heard);
     let of_jobs = backup::controller::triggers(&backups.ctx, for_backups, writers.jobs, writers.pods);
+    let restores = restore::controller::restores(client, writers.restores, to_tenants);
+    let of_restores = restore::controller::jobs(client, &backups.ctx.home);
+    let restoring = Arc::new(restore::Context { operator: Arc::clone(operator), namespace: backups.ctx.home.clone() });
     let end = CancellationToken::new();
-    let mut visits = Box::pin(future::join3(
+    let mut visits = Box::pin(future::join4(
         controller::run(Arc::clone(operator), events, stream::select_all(triggers).boxed(), end.clone()),
         rate_limit_policy::controller::run(Arc::clone(policies), changed, news, end.clone()),
         backup::controller::run(Arc::clone(backups), backed_up, of_jobs, end.clone()),
+        restore::controller::run(restoring, restores, of_restores, end.clone()),
     ));
     tokio::select! {
         _ = &mut visits => return Ok(()),

@@ -1,6 +1,6 @@
 //! What every visit needs.
 
-use finaiflow_crds::{Backup, Tenant};
+use finaiflow_crds::{Backup, Restore, Tenant};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -13,6 +13,8 @@ use crate::random::Random;
 pub struct Context<C> {
     /// The Kubernetes API.
     pub client: Client,
+    /// The operator's namespace.
+    pub home: String,
     /// The PostgreSQL servers.
     pub catalog: C,
     /// The platform team's choices.
@@ -23,6 +25,8 @@ pub struct Context<C> {
     pub tenants: Store<Tenant>,
     /// The Leases of the API server's replicas, as watched.
     pub leases: Store<Lease>,
+    /// All Restores, as watched.
+    pub restores: Store<Restore>,
     /// All Backups, as watched.
     pub backups: Store<Backup>,
     /// The time in whole seconds.

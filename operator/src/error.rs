@@ -33,6 +33,9 @@ pub enum Error {
         /// What happened.
         source: Box<kube::Error>,
     },
+    /// The last backup of a bank that is to be dropped is not stored, or not good.
+    #[error("the last backup failed: {0}")]
+    LastBackup(String),
     /// An object of ours cannot be written as JSON.
     #[error("serialise: {0}")]
     Serialise(#[from] serde_json::Error),
@@ -90,6 +93,10 @@ pub enum Reason {
     InvalidSchedule,
     /// A volume of the bank's names is not the bank's.
     VolumeConflict,
+    /// A bank that is to be backed up before it is dropped has no Backup.
+    NoBackup,
+    /// The last backup of such a bank failed; it is taken anew.
+    LastBackupFailed,
     /// PostgreSQL cannot be used at the moment.
     DatabaseUnavailable,
     /// PostgreSQL reported an error.
@@ -124,6 +131,8 @@ impl Reason {
             Self::OtherBank => "OtherBank",
             Self::InvalidSchedule => "InvalidSchedule",
             Self::VolumeConflict => "VolumeConflict",
+            Self::NoBackup => "NoBackup",
+            Self::LastBackupFailed => "LastBackupFailed",
             Self::DatabaseUnavailable => "DatabaseUnavailable",
             Self::DatabaseError => "DatabaseError",
             Self::KubernetesError => "KubernetesError",
@@ -151,8 +160,10 @@ impl Reason {
             | Self::NotActing
             | Self::OtherBank
             | Self::InvalidSchedule
-            | Self::VolumeConflict => true,
+            | Self::VolumeConflict
+            | Self::NoBackup => true,
             Self::ClassFull
+            | Self::LastBackupFailed
             | Self::DatabaseUnavailable
             | Self::DatabaseError
             | Self::KubernetesError
@@ -193,6 +204,7 @@ impl Error {
                 kube::Error::Api(status) if status.is_forbidden() => Reason::Forbidden,
                 _ => Reason::KubernetesError,
             },
+            Self::LastBackup(_) => Reason::LastBackupFailed,
             Self::Serialise(_) | Self::Random(_) => Reason::InternalError,
             Self::Timeout(_) => Reason::Timeout,
         }

@@ -88,7 +88,7 @@ pub enum Fact {
     Overridden(String),
     /// Every replica enforces a policy.
     Programmed(String),
-    /// Something came of a Backup's jobs.
+    /// Something came of the jobs of a Backup or a Restore.
     Backup {
         /// In one word.
         reason: &'static str,

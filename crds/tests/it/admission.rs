@@ -45,7 +45,7 @@ async fn put(client: &Client, object: &DynamicObject) {
 /// The definitions and their guards; `editor` may do everything but adopt, `adopter` may do that too.
 async fn install(client: &Client) {
     definition(client).await;
-    crate::install(client, &crate::to_come("restores")).await;
+    crate::install(client, include_str!("../../../config/crd/restores.finaiflow.io.yaml")).await;
     let guards = serde_yaml::Deserializer::from_str(ADMISSION).map(|document| Value::deserialize(document).unwrap());
     let editor = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": "crds-test-editor"},

@@ -4,7 +4,6 @@
 mod admission;
 
 use finaiflow_crds::cron::Cron;
-use finaiflow_crds::manifest;
 use kube::{
     Api, Client, Config, ResourceExt,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
@@ -34,13 +33,6 @@ async fn connect(user: Option<String>) -> Client {
 /// Installs the generated definition of Tenants and waits until the API server serves it.
 async fn definition(client: &Client) -> Api<DynamicObject> {
     install(client, include_str!("../../../config/crd/tenants.finaiflow.io.yaml")).await
-}
-
-/// A definition that is not installed yet.
-fn to_come(plural: &str) -> String {
-    let definitions = manifest::to_come().unwrap();
-    let (_, definition) = definitions.iter().find(|(name, _)| name.starts_with(plural)).unwrap();
-    manifest::yaml(definition).unwrap()
 }
 
 async fn install(client: &Client, definition: &str) -> Api<DynamicObject> {
@@ -108,7 +100,7 @@ async fn backups_are_accepted_and_rejected() {
 
 #[tokio::test]
 async fn restores_are_accepted_and_rejected() {
-    let restores = install(&client().await, &to_come("restores")).await;
+    let restores = install(&client().await, include_str!("../../../config/crd/restores.finaiflow.io.yaml")).await;
     try_all(&restores, "Restore", include_str!("../restore_cases.yaml")).await;
 }
 

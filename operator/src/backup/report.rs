@@ -91,7 +91,9 @@ fn container(pod: &Pod) -> Option<&ContainerStatus> {
     pod.status.as_ref()?.container_statuses.as_ref()?.iter().find(|container| container.name == BACKUP)
 }
 
-fn ended(pod: &Pod) -> Option<&ContainerStateTerminated> {
+/// How the job's container of a pod ended.
+#[must_use]
+pub fn ended(pod: &Pod) -> Option<&ContainerStateTerminated> {
     container(pod)?.state.as_ref()?.terminated.as_ref()
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::keys;
 
 /// How backups are taken, who can open them, and where they may lie.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Settings {
     /// Image with `finaiflow-backup`.

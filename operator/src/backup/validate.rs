@@ -37,7 +37,7 @@ pub enum Outcome {
 }
 
 /// What the objects are built from.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Valid {
     /// The bank.
     pub claim: String,

@@ -8,7 +8,7 @@ use finaiflow_schema::{Action, Conflict};
 
 use super::{
     Catalog, Change, Claim, ClaimId, ClaimState, Credential, Error, Ledger, Limits, LoginRecord, Migrated, NewClaim,
-    Observed, Result, TenantNames,
+    Observed, Password, Result, TenantNames,
 };
 
 pub const HEAD: i32 = 3;
@@ -246,6 +246,38 @@ impl Catalog for Fake {
                 }
             }
             Ok(changes)
+        })
+    }
+
+    async fn pause(&self, _: &str, names: &TenantNames) -> Result<Vec<Change>> {
+        self.call("pause", |state| {
+            state.logins.retain(|login| login.role == names.backup.as_str());
+            Ok(Vec::new())
+        })
+    }
+
+    async fn set_aside(&self, _: &str, names: &TenantNames, _: Limits, number: u32) -> Result<Vec<Change>> {
+        self.call("set_aside", |state| {
+            let aside = format!("{}__pre_{number}", names.schema);
+            Ok(vec![state.change(Action::Altered, format!("schema {aside}"))])
+        })
+    }
+
+    async fn put_back(&self, _: &str, names: &TenantNames, _: u32) -> Result<Vec<Change>> {
+        self.call("put_back", |state| Ok(vec![state.change(Action::Altered, format!("schema {}", names.schema))]))
+    }
+
+    async fn open_restore(&self, _: &str, names: &TenantNames, _: &Password) -> Result<String> {
+        self.call("open_restore", |state| {
+            state.roles.insert(names.restore.to_string());
+            Ok(names.restore.to_string())
+        })
+    }
+
+    async fn close_restore(&self, _: &str, names: &TenantNames) -> Result<Vec<Change>> {
+        self.call("close_restore", |state| {
+            state.roles.remove(names.restore.as_str());
+            Ok(Vec::new())
         })
     }
 

@@ -13,8 +13,8 @@ use sqlx::{ConnectOptions, PgPool, Postgres, Transaction};
 use tokio::sync::OnceCell;
 
 use super::{
-    Catalog, Change, Claim, ClaimId, ClaimState, Credential, Error, Ledger, Limits, Migrated, NewClaim, Observed,
-    Result, TenantNames, Verification,
+    Catalog, Change, Claim, ClaimId, ClaimState, Credential, Error, Ledger, Limits, Login, Migrated, NewClaim,
+    Observed, Password, Result, TenantNames, Verification,
 };
 use crate::config::{self, Config, SslMode};
 
@@ -309,6 +309,56 @@ impl Catalog for Live {
         let mut tx = self.write_claim_as(server, held).await?;
         changes.extend(provision::drop_tenant(&mut tx, names).await?);
         system::mark_dropped(&mut tx, &names.claim_id).await?;
+        commit(tx).await?;
+        Ok(changes)
+    }
+
+    async fn pause(&self, server: &str, names: &TenantNames) -> Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        // Committed by itself first: until then a client whose session is ended could still open another.
+        for _ in 0..2 {
+            let mut tx = self.write_claim(server, &names.claim_id).await?;
+            let logins = [Login::AppA, Login::AppB, Login::Maintenance];
+            changes.extend(provision::close_logins(&mut tx, names, &logins).await?);
+            commit(tx).await?;
+        }
+        Ok(changes)
+    }
+
+    async fn set_aside(&self, server: &str, names: &TenantNames, limits: Limits, number: u32) -> Result<Vec<Change>> {
+        let mut changes = self.pause(server, names).await?;
+        let mut tx = self.write_claim(server, &names.claim_id).await?;
+        changes.extend(provision::set_aside(&mut tx, names, number).await?);
+        changes.extend(provision::ensure_roles_and_schema(&mut tx, names, &limits).await?);
+        migrate::migrate(&mut tx, names).await?;
+        changes.extend(provision::ensure_grants(&mut tx, names).await?);
+        commit(tx).await?;
+        Ok(changes)
+    }
+
+    async fn put_back(&self, server: &str, names: &TenantNames, number: u32) -> Result<Vec<Change>> {
+        let mut tx = self.write_claim(server, &names.claim_id).await?;
+        let mut changes = Vec::new();
+        if provision::is_set_aside(&mut tx, names, number).await? {
+            let instead = number.wrapping_add(1);
+            changes.extend(provision::set_aside(&mut tx, names, instead).await?);
+            changes.extend(provision::put_back(&mut tx, names, number).await?);
+            changes.extend(provision::drop_aside(&mut tx, names, instead).await?);
+        }
+        commit(tx).await?;
+        Ok(changes)
+    }
+
+    async fn open_restore(&self, server: &str, names: &TenantNames, password: &Password) -> Result<String> {
+        let mut tx = self.write_claim(server, &names.claim_id).await?;
+        provision::open_restore(&mut tx, names, password).await?;
+        commit(tx).await?;
+        Ok(names.restore.to_string())
+    }
+
+    async fn close_restore(&self, server: &str, names: &TenantNames) -> Result<Vec<Change>> {
+        let mut tx = self.write_claim(server, &names.claim_id).await?;
+        let changes = provision::close_restore(&mut tx, names).await?;
         commit(tx).await?;
         Ok(changes)
     }

@@ -184,6 +184,37 @@ pub trait Catalog: Send + Sync + 'static {
         held: &Claim,
     ) -> impl Future<Output = Result<Vec<Change>>> + Send;
 
+    /// Closes the logins of the API server and of the job that verifies the ledger: nobody writes any more.
+    fn pause(&self, server: &str, names: &TenantNames) -> impl Future<Output = Result<Vec<Change>>> + Send;
+
+    /// Closes every login, and puts the schema with its data aside under `number`. What is made in its place is empty.
+    fn set_aside(
+        &self,
+        server: &str,
+        names: &TenantNames,
+        limits: Limits,
+        number: u32,
+    ) -> impl Future<Output = Result<Vec<Change>>> + Send;
+
+    /// Undoes [`Self::set_aside`]: what took the place of the data is dropped. Fails if there is nothing to put back.
+    fn put_back(
+        &self,
+        server: &str,
+        names: &TenantNames,
+        number: u32,
+    ) -> impl Future<Output = Result<Vec<Change>>> + Send;
+
+    /// Makes the login that fills an empty schema, and tells its name.
+    fn open_restore(
+        &self,
+        server: &str,
+        names: &TenantNames,
+        password: &Password,
+    ) -> impl Future<Output = Result<String>> + Send;
+
+    /// Drops that login.
+    fn close_restore(&self, server: &str, names: &TenantNames) -> impl Future<Output = Result<Vec<Change>>> + Send;
+
     /// Drops roles of claims that were dropped, unless they own something.
     fn drop_orphan_roles(&self, server: &str) -> impl Future<Output = Result<Vec<Change>>> + Send;
 }

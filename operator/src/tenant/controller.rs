@@ -207,6 +207,7 @@ async fn reconcile<C: Catalog>(tenant: Arc<Tenant>, operator: Arc<Operator<C>>) 
             match visit {
                 Visit::Done => Action::requeue(backoff::steady(jitter)),
                 Visit::Waiting => Action::requeue(backoff::waiting(jitter)),
+                Visit::Leaving => Action::requeue(backoff::retry(1, jitter)),
                 Visit::Gone => Action::await_change(),
             }
         }

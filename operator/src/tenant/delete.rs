@@ -10,23 +10,28 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::dereference::{has_finalizer, names, own_claims, secrets};
-use crate::catalog::{Catalog, Change, Claim, ClaimState};
+use super::farewell;
+use crate::catalog::{Catalog, Change, Claim, ClaimState, TenantNames};
 use crate::config::Server;
 use crate::context::Context;
 use crate::error::{Attempt, OnServer, Reason, Result};
 use crate::story::{Fact, Story};
 
-/// Gives up what the Tenant has, by its policy, then lets it go. Each step can be repeated after a crash.
-pub async fn delete<C: Catalog>(ctx: &Context<C>, tenant: &Tenant, story: &Story) -> Result<()> {
+/// Gives up what the Tenant has, by its policy, then lets it go. Each step can be repeated after a crash. What it waits
+/// for, if it does.
+pub async fn delete<C: Catalog>(ctx: &Context<C>, tenant: &Tenant, story: &Story) -> Result<Option<String>> {
     if !has_finalizer(tenant) {
-        return Ok(());
+        return Ok(None);
     }
     for (server, claim) in own_claims(ctx, tenant).await? {
-        give_up(ctx, tenant, server, &claim, story).await?;
+        let waits = give_up(ctx, tenant, server, &claim, story).await?;
+        if waits.is_some() {
+            return Ok(waits);
+        }
     }
     let kept: Vec<_> = tenant.finalizers().iter().filter(|finalizer| *finalizer != TENANT_FINALIZER).cloned().collect();
     set_finalizers(&ctx.client, tenant, &kept).await?;
-    Ok(())
+    Ok(None)
 }
 
 async fn give_up<C: Catalog>(
@@ -35,16 +40,25 @@ async fn give_up<C: Catalog>(
     server: &Server,
     claim: &Claim,
     story: &Story,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let names = names(claim)?;
     if retains(ctx, tenant, server, claim).await? {
         if claim.state == ClaimState::Active {
             ctx.catalog.release(&server.name, &names, claim).await.on(&server.name)?;
             story.tell(Fact::Released { claim: names.claim_id, schema: names.schema.to_string() });
         }
-        return Ok(());
+        return Ok(None);
     }
     if claim.state != ClaimState::Dropped {
+        // A released claim is an earlier Tenant's, or one that was given up already.
+        if tenant.spec.deletion_policy == DeletionPolicy::BackupThenDelete
+            && was_complete(ctx, tenant, server, &names).await?
+        {
+            let waits = farewell::take(ctx, tenant, server, &names).await?;
+            if waits.is_some() {
+                return Ok(waits);
+            }
+        }
         let dropped = ctx.catalog.drop_tenant(&server.name, &names, claim).await.on(&server.name)?;
         if !dropped.is_empty() {
             story.tell(Fact::Dropped(dropped.iter().map(|Change { object, .. }| object.clone()).collect()));
@@ -54,20 +68,28 @@ async fn give_up<C: Catalog>(
         // In a namespace that is being deleted the operator's rights may go before the Tenant, and the Secrets go too.
         Err(error) if error.reason() == Reason::Forbidden => {
             story.tell(Fact::KeysLeft(error.message(&tenant.namespace().unwrap_or_default())));
-            Ok(())
+            Ok(None)
         }
-        done => done,
+        done => done.map(|()| None),
     }
 }
 
 /// A bank that was never completed has nothing worth keeping: retaining it would only block its names.
 async fn retains<C: Catalog>(ctx: &Context<C>, tenant: &Tenant, server: &Server, claim: &Claim) -> Result<bool> {
-    if tenant.spec.deletion_policy == DeletionPolicy::Delete || claim.state == ClaimState::Dropped {
+    if tenant.spec.deletion_policy != DeletionPolicy::Retain || claim.state == ClaimState::Dropped {
         return Ok(false);
     }
-    let was_complete = tenant.status.as_ref().is_some_and(|status| status.schema.is_some());
-    Ok(was_complete
-        || ctx.catalog.observe(&server.name, &names(claim)?, None).await.on(&server.name)?.version.is_some())
+    was_complete(ctx, tenant, server, &names(claim)?).await
+}
+
+async fn was_complete<C: Catalog>(
+    ctx: &Context<C>,
+    tenant: &Tenant,
+    server: &Server,
+    names: &TenantNames,
+) -> Result<bool> {
+    let known = tenant.status.as_ref().is_some_and(|status| status.schema.is_some());
+    Ok(known || ctx.catalog.observe(&server.name, names, None).await.on(&server.name)?.version.is_some())
 }
 
 /// Deletes the Secrets that have no owner reference, if they are this claim's. The others go with the Tenant.

@@ -125,12 +125,7 @@ async fn holder<'a, C: Catalog>(ctx: &'a Context<C>, tenant: &Tenant) -> Result<
 
 /// A claim is handed over by its identity only while the API server asks who may do that.
 async fn check_guard(client: &Client) -> Result<()> {
-    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
-    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
-    let read = || format!("read the admission policy {ADOPTION_GUARD}");
-    let policy = policies.get_metadata_opt(ADOPTION_GUARD).await.attempt(read)?;
-    let binding = bindings.get_metadata_opt(ADOPTION_GUARD).await.attempt(read)?;
-    if policy.is_some() && binding.is_some() {
+    if is_guarded(client, ADOPTION_GUARD).await? {
         return Ok(());
     }
     let message = format!(
@@ -138,6 +133,16 @@ async fn check_guard(client: &Client) -> Result<()> {
          say who may set it; they come with the chart finaiflow-crds"
     );
     Err(Error::refused(Reason::AdoptionRefused, message))
+}
+
+/// Whether the ValidatingAdmissionPolicy of that name, and its binding, are there.
+pub async fn is_guarded(client: &Client, guard: &str) -> Result<bool> {
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+    let read = || format!("read the admission policy {guard}");
+    let policy = policies.get_metadata_opt(guard).await.attempt(read)?;
+    let binding = bindings.get_metadata_opt(guard).await.attempt(read)?;
+    Ok(policy.is_some() && binding.is_some())
 }
 
 /// Every claim of the Tenant's name on the servers that may have its bank, and the one of that identity.

@@ -7,9 +7,11 @@ pub mod child;
 pub mod controller;
 pub mod delete;
 pub mod dereference;
+pub mod farewell;
 pub mod holder;
 pub mod hosts;
 pub mod protection;
+pub mod restoring;
 #[cfg(test)]
 pub(crate) mod scenario;
 pub mod secret_plan;
@@ -37,16 +39,34 @@ pub enum Visit {
     Done,
     /// Everything is as declared, and the API server has yet to serve it.
     Waiting,
+    /// It is being deleted, and waits for a job of its last backup.
+    Leaving,
     /// The Tenant is gone.
     Gone,
 }
 
 /// Visits a Tenant once: makes what its spec asks for, or gives it up if it is being deleted.
 pub async fn visit<C: Catalog>(ctx: &Context<C>, watched: &Tenant, story: &Story) -> Result<Visit> {
-    let Some(tenant) = dereference::current(ctx, watched).await? else { return Ok(Visit::Gone) };
+    let Some(mut tenant) = dereference::current(ctx, watched).await? else { return Ok(Visit::Gone) };
+    watch::known(&ctx.restores).await;
+    let restores = ctx.restores.state();
+    if let Some(restore) = restoring::under_way(&restores, &tenant) {
+        let status = update_status::restoring(&tenant, &restore, (ctx.now)());
+        update_status::write(&ctx.client, &tenant, status, story).await?;
+        return Ok(Visit::Waiting);
+    }
     if tenant.metadata.deletion_timestamp.is_some() {
-        story.step("delete", delete::delete(ctx, &tenant, story)).await?;
-        return Ok(Visit::Gone);
+        watch::known(&ctx.backups).await;
+        let Some(waits) = story.step("delete", delete::delete(ctx, &tenant, story)).await? else {
+            return Ok(Visit::Gone);
+        };
+        let status = update_status::leaving(&tenant, &waits, (ctx.now)());
+        update_status::write(&ctx.client, &tenant, status, story).await?;
+        return Ok(Visit::Leaving);
+    }
+    let anchor = restoring::anchor(&restores, &tenant);
+    if let Some(status) = &mut tenant.status {
+        status.ledger = anchor;
     }
     let found = story.step("dereference", dereference::dereference(ctx, &tenant)).await?;
     let setting = Setting {

@@ -23,6 +23,8 @@ const PENDING: &str = "Pending";
 const PROVISIONING: &str = "Provisioning";
 const PROVISIONED: &str = "Provisioned";
 const RECONCILED: &str = "Reconciled";
+const RESTORING: &str = "Restoring";
+const LAST_BACKUP: &str = "LastBackup";
 const SUSPENDED: &str = "Suspended";
 const HOSTS_DENIED: &str = "HostsDenied";
 /// Reason of Serving, and of Ready, until every live replica has served the Tenant once.
@@ -101,11 +103,37 @@ pub fn first(tenant: &Tenant, now: Timestamp) -> Option<TenantStatus> {
     Some(TenantStatus { observed_generation: tenant.metadata.generation, conditions: writer.conditions, ..status })
 }
 
+/// The status while a Restore replaces the data: the API server lets go of the Tenant.
+#[must_use]
+pub fn restoring(tenant: &Tenant, restore: &str, now: Timestamp) -> TenantStatus {
+    let message = format!("Restore {restore} replaces the data; until then the API server answers 503");
+    closed(tenant, &[ConditionType::Restoring, ConditionType::Reconciling], RESTORING, &message, now)
+}
+
+/// The status while the last backup of a Tenant that is being deleted is taken.
+#[must_use]
+pub fn leaving(tenant: &Tenant, waits: &str, now: Timestamp) -> TenantStatus {
+    let message = format!("{waits}; then schema, data and keys are dropped");
+    closed(tenant, &[ConditionType::Reconciling], LAST_BACKUP, &message, now)
+}
+
+fn closed(tenant: &Tenant, present: &[ConditionType], reason: &str, message: &str, now: Timestamp) -> TenantStatus {
+    let mut writer = Writer::new(tenant, now);
+    writer.set(ConditionType::Ready, Truth::False, reason, message);
+    for kind in present {
+        writer.set(*kind, Truth::True, reason, message);
+    }
+    writer.remove(ConditionType::Stalled);
+    let status = tenant.status.clone().unwrap_or_default();
+    TenantStatus { observed_generation: tenant.metadata.generation, conditions: writer.conditions, ..status }
+}
+
 /// The status after everything was applied.
 #[must_use]
 pub fn applied(tenant: &Tenant, applied: &Applied, view: View<'_>) -> TenantStatus {
     let old = tenant.status.clone().unwrap_or_default();
     let mut writer = Writer::new(tenant, view.now);
+    writer.remove(ConditionType::Restoring);
     let schema = SchemaStatus { name: applied.names.schema.to_string(), version: applied.version };
     writer.set(
         ConditionType::SchemaReady,

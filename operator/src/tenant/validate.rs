@@ -125,7 +125,9 @@ fn new_names(tenant: &Tenant, random: Random) -> Result<TenantNames> {
         .map_err(|error| Error::refused(Reason::InvalidName, error.to_string()))
 }
 
-fn limits(tenant: &Tenant) -> Limits {
+/// What the Tenant may use of its server.
+#[must_use]
+pub fn limits(tenant: &Tenant) -> Limits {
     // Bounded by the resource's own rules.
     let positive = |value: i32| u32::try_from(value).unwrap_or_default();
     Limits {

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 
 use finaiflow_crds::names::MANAGED_BY;
-use finaiflow_crds::{Backup, Tenant};
+use finaiflow_crds::{Backup, Restore, Tenant};
 use finaiflow_operator::catalog::live::Live;
 use finaiflow_operator::clock;
 use finaiflow_operator::config::Config;
@@ -199,8 +199,9 @@ async fn a_settled_tenant_is_not_written_again() {
     let installation = Api::<Namespace>::all(client.clone()).get("kube-system").await.unwrap().uid().unwrap();
     let catalog = Live::new(&config, &client, &world.system);
     let (backups, _backups) = store(Vec::<Backup>::new());
-    let random = Random::system();
-    let ctx = Context { client, catalog, config, installation, tenants, leases, backups, now: clock::now, random };
+    let (restores, _restores) = store(Vec::<Restore>::new());
+    let (home, now, random) = (world.system.clone(), clock::now, Random::system());
+    let ctx = Context { client, home, catalog, config, installation, tenants, leases, restores, backups, now, random };
     let visited = Box::pin(visit(&ctx, &world.tenant("acme").await, &Story::default())).await.unwrap();
     assert_eq!((visited, writes.load(Ordering::Relaxed)), (Visit::Done, 0));
     assert_eq!(versions(&world).await, before);

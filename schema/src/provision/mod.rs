@@ -8,8 +8,8 @@ mod roles;
 use sqlx::PgConnection;
 
 pub use login::{LoginRecord, login_matches, recorded_logins, set_login_password};
-pub use removal::{drop_orphan_roles, drop_tenant, release};
-pub use restore::{close_restore, drop_aside, open_restore, put_back, set_aside};
+pub use removal::{close_logins, drop_orphan_roles, drop_tenant, release};
+pub use restore::{aside, close_restore, drop_aside, is_set_aside, open_restore, put_back, set_aside};
 pub use roles::ensure_roles_and_schema;
 
 use crate::error::{Error, Result};

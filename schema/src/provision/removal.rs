@@ -18,25 +18,33 @@ const SESSION_END_MILLIS: i64 = 5_000;
 /// Inside a transaction, a client whose session ended can connect again until the commit. A second call, after it,
 /// ends such sessions too.
 pub async fn release(conn: &mut PgConnection, names: &TenantNames) -> Result<Vec<Change>> {
+    let mut changes = close_logins(conn, names, &Login::ALL).await?;
+    changes.extend(close_restore(conn, names).await?);
+    Ok(changes)
+}
+
+/// The same for some of the logins.
+pub async fn close_logins(conn: &mut PgConnection, names: &TenantNames, logins: &[Login]) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     let mut tx = conn.begin().await?;
     let existing = existing_roles(&mut tx, names).await?;
-    let logins = ours(&existing, names, Login::ALL.map(|login| names.login(login)));
-    for (name, role) in &logins {
+    let logins: Vec<_> = logins.iter().map(|login| names.login(*login)).collect();
+    let found = ours(&existing, names, &logins);
+    for (name, role) in &found {
         if role.rolcanlogin {
             run(&mut tx, format!("ALTER ROLE {} NOLOGIN", quote(name))).await?;
             changes.push(Change::new(Action::Disabled, format!("login {name}")));
         }
     }
-    sqlx::query("DELETE FROM finaiflow_system.logins WHERE claim_id = $1")
+    sqlx::query("DELETE FROM finaiflow_system.logins WHERE claim_id = $1 AND role_name = ANY($2)")
         .bind(names.claim_id.to_string())
+        .bind(logins.iter().map(|name| name.as_str()).collect::<Vec<_>>())
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
-    for (name, _) in &logins {
+    for (name, _) in &found {
         changes.extend(end_sessions(conn, name).await?);
     }
-    changes.extend(close_restore(conn, names).await?);
     Ok(changes)
 }
 
@@ -66,7 +74,7 @@ pub async fn drop_tenant(conn: &mut PgConnection, names: &TenantNames) -> Result
         changes.push(Change::new(Action::Dropped, format!("schema {schema}")));
     }
     let existing = existing_roles(&mut tx, names).await?;
-    let roles = ours(&existing, names, names.roles());
+    let roles = ours(&existing, names, &names.roles());
     if !roles.is_empty() {
         lock_database_acl(&mut tx).await?;
     }
@@ -118,14 +126,10 @@ pub(super) async fn drop_role(conn: &mut PgConnection, name: &Identifier, change
     Ok(())
 }
 
-fn ours<'a, const N: usize>(
-    existing: &'a [Role],
-    names: &TenantNames,
-    wanted: [&'a Identifier; N],
-) -> Vec<(&'a Identifier, &'a Role)> {
+fn ours<'a>(existing: &'a [Role], names: &TenantNames, wanted: &[&'a Identifier]) -> Vec<(&'a Identifier, &'a Role)> {
     wanted
-        .into_iter()
-        .filter_map(|name| find(existing, name).map(|role| (name, role)))
+        .iter()
+        .filter_map(|name| find(existing, name).map(|role| (*name, role)))
         .filter(|(_, role)| role.is_ours(names))
         .collect()
 }

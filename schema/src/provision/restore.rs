@@ -131,6 +131,11 @@ pub async fn put_back(conn: &mut PgConnection, names: &TenantNames, number: u32)
     Ok(changes)
 }
 
+/// Whether a schema was put aside under the number.
+pub async fn is_set_aside(conn: &mut PgConnection, names: &TenantNames, number: u32) -> Result<bool> {
+    is_aside(conn, names, &aside(names, number)?).await
+}
+
 /// Drops a schema that was put aside, with all its data.
 pub async fn drop_aside(conn: &mut PgConnection, names: &TenantNames, number: u32) -> Result<Vec<Change>> {
     let aside = aside(names, number)?;
@@ -143,7 +148,8 @@ pub async fn drop_aside(conn: &mut PgConnection, names: &TenantNames, number: u3
     Ok(vec![Change::new(Action::Dropped, format!("schema {aside}"))])
 }
 
-fn aside(names: &TenantNames, number: u32) -> Result<Identifier> {
+/// The name that [`set_aside`] gives the schema.
+pub fn aside(names: &TenantNames, number: u32) -> Result<Identifier> {
     Ok(Identifier::new(format!("{}__pre_{number}", names.schema))?)
 }
 

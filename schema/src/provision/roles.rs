@@ -15,6 +15,8 @@ const MAINTENANCE_STATEMENT_SECONDS: u32 = 900;
 pub(super) const BACKUP_STATEMENT_SECONDS: u32 = 4 * 3600;
 /// One job, and one that overlaps.
 pub(super) const JOB_CONNECTIONS: u32 = 2;
+/// A full backup, an incremental one and a segment may overlap; each takes two.
+const BACKUP_CONNECTIONS: u32 = 6;
 
 /// How a role should be. Login slots are made without `LOGIN`; they get it together with a password.
 struct Wanted<'a> {
@@ -65,7 +67,7 @@ async fn wanted<'a>(conn: &mut PgConnection, names: &'a TenantNames, limits: &Li
         login(&names.app_a, limits.connections, limits.statement_timeout_seconds),
         login(&names.app_b, limits.connections, limits.statement_timeout_seconds),
         login(&names.maintenance, JOB_CONNECTIONS, MAINTENANCE_STATEMENT_SECONDS),
-        login(&names.backup, JOB_CONNECTIONS, BACKUP_STATEMENT_SECONDS),
+        login(&names.backup, BACKUP_CONNECTIONS, BACKUP_STATEMENT_SECONDS),
     ])
 }
 

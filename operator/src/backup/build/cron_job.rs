@@ -38,7 +38,7 @@ pub fn build(found: &Found, valid: &Valid, secrets: &Secrets, now: Timestamp) ->
             settings.anchor = anchor;
             metadata.annotations.get_or_insert_default().extend(since.map(|since| (ANCHORED.to_owned(), since)));
         }
-        let pod = pod::build(found, valid, *run, serde_json::to_string(&settings)?);
+        let pod = pod::build(&found.backup, valid, *run, serde_json::to_string(&settings)?);
         let spec = spec(found, *run, schedule, job_labels(&valid.claim, *run), pod);
         cron_jobs.insert(*run, CronJob { metadata, spec: Some(spec), status: None });
     }
@@ -132,7 +132,9 @@ fn settings(found: &Found, valid: &Valid, secrets: &Secrets) -> JobSettings {
     }
 }
 
-fn bucket(destination: &str, class: &Class) -> Bucket {
+/// A class, for a job.
+#[must_use]
+pub fn bucket(destination: &str, class: &Class) -> Bucket {
     Bucket {
         endpoint: class.endpoint.clone(),
         region: class.region.clone(),

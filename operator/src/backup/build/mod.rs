@@ -1,9 +1,11 @@
 //! Step 3: writes down, as whole objects, what shall be. Pure: one file per kind.
 
 mod cron_job;
-mod pod;
+pub mod pod;
 mod secrets;
 mod volumes;
+
+pub use cron_job::bucket;
 
 use std::collections::BTreeMap;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use finaiflow_crds::Backup;
 use finaiflow_crds::backup::{JobSettings, Run, VerificationMode};
 use finaiflow_crds::names::{BACKUP, backup_identity_name, backup_secret_name, backup_volume_name};
 use k8s_openapi::api::batch::v1::CronJob;
@@ -12,7 +13,6 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::backup::dereference::Found;
 use crate::backup::settings::Settings;
 use crate::backup::validate::{DATABASE_URL, IDENTITY, KEK, SIGNING_KEY, Valid};
 
@@ -21,7 +21,7 @@ const USER: i64 = 65_532;
 /// PostgreSQL's own.
 const POSTGRES: i64 = 999;
 /// Environment variable with the [`JobSettings`].
-const SETTINGS: &str = "FINAIFLOW_JOB";
+pub const SETTINGS: &str = "FINAIFLOW_JOB";
 const SCRATCH: &str = "/scratch";
 /// Nothing in it outlives the pod, so nothing waits for the disk. Reached through a socket that only the pod has.
 const SCRATCH_SERVER: &str = "initdb --pgdata=/scratch/data --username=postgres --auth=trust --encoding=UTF8 --locale=C \
@@ -29,11 +29,13 @@ const SCRATCH_SERVER: &str = "initdb --pgdata=/scratch/data --username=postgres 
 -c full_page_writes=off -c synchronous_commit=off -c max_wal_size=4GB";
 
 /// Where a destination's volume is mounted.
+#[must_use]
 pub fn volume_path(destination: &str) -> String {
     format!("/destinations/{destination}")
 }
 
 /// Where the credentials of a destination's bucket are mounted.
+#[must_use]
 pub fn credentials_path(destination: &str) -> String {
     format!("/credentials/{destination}")
 }
@@ -52,11 +54,13 @@ struct Mount {
     mount: VolumeMount,
 }
 
-pub fn build(found: &Found, valid: &Valid, run: Run, settings: String) -> PodTemplateSpec {
+/// The pod of a run, which is told `settings`.
+#[must_use]
+pub fn build(backup: &Backup, valid: &Valid, run: Run, settings: String) -> PodTemplateSpec {
     let takes = matches!(run, Run::Full | Run::Incremental | Run::Segment);
-    let mode = found.backup.spec.verification.mode;
+    let mode = backup.spec.verification.mode;
     let restores = run == Run::Drill || run == Run::Verify && mode == VerificationMode::Restore;
-    let mounts = mounts(found, valid, run, restores);
+    let mounts = mounts(backup, valid, run, restores);
     let mut env = vec![variable(SETTINGS, settings)];
     if takes {
         env.push(from_secret(DATABASE_URL, backup_secret_name(&valid.claim)));
@@ -110,7 +114,7 @@ fn command(run: Run, mode: VerificationMode) -> Vec<String> {
 }
 
 /// What signs is where backups are taken, and what opens them where they are proven: no pod has both.
-fn mounts(found: &Found, valid: &Valid, run: Run, restores: bool) -> Vec<Mount> {
+fn mounts(backup: &Backup, valid: &Valid, run: Run, restores: bool) -> Vec<Mount> {
     let claim = &valid.claim;
     let mut mounts = vec![empty("tmp", "/tmp")];
     match run {
@@ -125,7 +129,7 @@ fn mounts(found: &Found, valid: &Valid, run: Run, restores: bool) -> Vec<Mount> 
     if restores {
         mounts.push(empty("scratch", SCRATCH));
     }
-    for destination in &found.backup.spec.destinations {
+    for destination in &backup.spec.destinations {
         let name = &destination.name;
         match destination.class_name.as_ref().and_then(|class| valid.classes.get(class)) {
             Some(class) => mounts.push(secret(

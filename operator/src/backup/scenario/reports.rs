@@ -155,7 +155,7 @@ async fn proofs_count_for_the_destination_that_they_were_made_at() {
         reasons(&world.hears(Run::Verify, 1, &proven("local", 100, true, Some(30))).await)[1..],
         ["BackupVerified", "RPOMissed"]
     );
-    assert_eq!(world.message("nightly", "Verified"), "not verified yet: far");
+    assert!(world.message("nightly", "Verified").ends_with("not verified yet: far"));
     world.hears(Run::Verify, 2, &proven("far", 200, true, None)).await;
     assert_eq!(world.condition("nightly", "Verified"), "True/Verified");
     let status = world.backup("nightly")["status"].clone();

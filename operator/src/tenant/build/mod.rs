@@ -6,6 +6,8 @@ mod rbac;
 mod secrets;
 pub mod signing_keys;
 
+pub use secrets::database_url;
+
 use std::collections::BTreeMap;
 
 use finaiflow_crds::Tenant;

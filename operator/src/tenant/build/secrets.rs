@@ -11,7 +11,7 @@ use kube::ResourceExt;
 
 use super::{KEK, KEYS_JSON, PASSWORD, PreparedSecret, metadata, signing_keys};
 use crate::catalog::{Credential, Login, Password, TenantNames};
-use crate::config::Server;
+use crate::config::{Endpoint, Server};
 use crate::error::Result;
 use crate::random::Random;
 use crate::tenant::secret_plan::{SecretPlan, login};
@@ -98,8 +98,7 @@ fn database(names: &TenantNames, server: &Server, login: Login, password: &Passw
     let endpoint = &server.tenant_endpoint;
     let (host, port, dbname) = (&endpoint.host, endpoint.port.to_string(), &endpoint.database);
     let (username, sslmode) = (names.login(login).as_str(), endpoint.ssl_mode.as_str());
-    // Passwords are of URL-safe characters, role names of a-z, 0-9 and _.
-    let url = format!("postgres://{username}:{}@{host}:{port}/{dbname}?sslmode={sslmode}", password.expose());
+    let url = database_url(server, username, password);
     [
         ("DATABASE_URL", url.as_str()),
         ("host", host),
@@ -114,6 +113,14 @@ fn database(names: &TenantNames, server: &Server, login: Login, password: &Passw
     .into_iter()
     .map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())))
     .collect()
+}
+
+/// URL of a tenant's login.
+#[must_use]
+pub fn database_url(server: &Server, username: &str, password: &Password) -> String {
+    let Endpoint { host, port, database, ssl_mode, .. } = &server.tenant_endpoint;
+    // Passwords are of URL-safe characters, role names of a-z, 0-9 and _.
+    format!("postgres://{username}:{}@{host}:{port}/{database}?sslmode={}", password.expose(), ssl_mode.as_str())
 }
 
 fn text(data: &Data, key: &str) -> Option<String> {

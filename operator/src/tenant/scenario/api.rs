@@ -167,7 +167,7 @@ impl State {
         if let Some(object) = self.objects.get(path) {
             return Ok(object.clone());
         }
-        if path.ends_with("/jobs") || path.ends_with("/secrets") {
+        if ["/jobs", "/pods", "/secrets"].iter().any(|kind| path.ends_with(kind)) {
             let of_kind = |(key, _): &(&String, &Value)| key.starts_with(path);
             let items: Vec<_> = self.objects.iter().filter(of_kind).map(|(_, object)| object.clone()).collect();
             return Ok(json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items}));

@@ -6,6 +6,7 @@ mod conflicts;
 mod crashes;
 mod deletion;
 mod drift;
+mod farewell;
 mod first;
 mod protection;
 mod sweep;
@@ -13,7 +14,7 @@ mod sweep;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use finaiflow_crds::names::ANNOTATION_APPLIED;
-use finaiflow_crds::{Backup, Tenant};
+use finaiflow_crds::{Backup, Restore, Tenant};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{self, store::Writer};
@@ -38,6 +39,7 @@ struct World {
     tenants: Writer<Tenant>,
     leases: Writer<Lease>,
     backups: Writer<Backup>,
+    restores: Writer<Restore>,
 }
 
 /// Different at every draw.
@@ -59,20 +61,33 @@ impl World {
         leases_writer.apply_watcher_event(&Event::Init);
         leases_writer.apply_watcher_event(&Event::InitDone);
         let (backups, mut backups_writer) = reflector::store();
+        let (restores, mut restores_writer) = reflector::store();
         backups_writer.apply_watcher_event(&Event::Init);
         backups_writer.apply_watcher_event(&Event::InitDone);
+        restores_writer.apply_watcher_event(&Event::Init);
+        restores_writer.apply_watcher_event(&Event::InitDone);
         let ctx = Context {
             client: cluster.client(),
             catalog: catalog.clone(),
+            home: "finaiflow-system".to_owned(),
             config: Config::parse(EXAMPLE).unwrap(),
             installation: "installation".to_owned(),
             tenants,
             leases,
             backups,
+            restores,
             now: || Timestamp::from_second(1_800_000_000).unwrap(),
             random: random(),
         };
-        Self { cluster, catalog, ctx, tenants: tenants_writer, leases: leases_writer, backups: backups_writer }
+        Self {
+            cluster,
+            catalog,
+            ctx,
+            tenants: tenants_writer,
+            leases: leases_writer,
+            backups: backups_writer,
+            restores: restores_writer,
+        }
     }
 
     /// The Tenant acme, visited until it waits for the API server.

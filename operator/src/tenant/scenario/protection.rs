@@ -8,7 +8,7 @@ use super::World;
 
 impl World {
     /// A Backup of acme that says that of its objective and of its verifications.
-    fn backup(&mut self, name: &str, claim: &str, rpo: [&str; 2], verified: &str) {
+    pub fn backup(&mut self, name: &str, claim: &str, rpo: [&str; 2], verified: &str) {
         let condition = |kind: &str, status: &str, reason: &str| {
             json!({"type": kind, "status": status, "reason": reason, "message": "why",
                 "lastTransitionTime": "2027-01-15T08:00:00Z"})

@@ -1,0 +1,111 @@
+//! Step 1: reads everything a Restore points to. Writes nothing.
+
+use std::sync::Arc;
+
+use finaiflow_crds::condition::{self, ConditionType};
+use finaiflow_crds::names::{RESTORE_GUARD, backup_identity_name};
+use finaiflow_crds::restore::Mode;
+use finaiflow_crds::{Backup, Restore, Tenant};
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+
+use super::{Context, build};
+use crate::backup::settings::Settings;
+use crate::catalog::Catalog;
+use crate::error::{Attempt, Result};
+use crate::job::State;
+use crate::tenant::dereference::is_guarded;
+
+/// A Restore and its surroundings.
+#[derive(Debug)]
+pub struct Found {
+    /// The Restore, as it is.
+    pub restore: Restore,
+    /// The Backup that it reads.
+    pub backup: Option<Arc<Backup>>,
+    /// The Tenant that gets the data.
+    pub target: Option<Arc<Tenant>>,
+    /// Another Restore that is at work on that Tenant.
+    pub rival: Option<String>,
+    /// What the configuration offers, if it offers backups.
+    pub offers: Option<Settings>,
+    /// Whether the API server asks who may name another's backup.
+    pub guarded: bool,
+    /// What opens the backups, and who signed them.
+    pub identity: Option<Secret>,
+    /// The Tenant of the bank whose backups are read, if it is still there.
+    pub bank: Option<Arc<Tenant>>,
+    /// The Job that restores.
+    pub job: Option<State>,
+    /// The Job that backs up what is to be replaced.
+    pub save: Option<State>,
+    /// Whether the Tenant says that it is closed for it.
+    pub closed: bool,
+}
+
+/// Reads; None if the Restore is gone.
+pub async fn dereference<C: Catalog>(ctx: &Context<C>, watched: &Restore) -> Result<Option<Found>> {
+    let namespace = watched.namespace().unwrap_or_default();
+    let api: Api<Restore> = Api::namespaced(ctx.client().clone(), &namespace);
+    let restore = api.get_opt(&watched.name_any()).await.attempt(|| "read the Restore".to_owned())?;
+    let Some(restore) = restore.filter(|restore| restore.uid() == watched.uid()) else { return Ok(None) };
+    let source = &restore.spec.source;
+    let backup =
+        source.backup_ref.as_ref().and_then(|name| ctx.backups().get(&ObjectRef::new(&name.name).within(&namespace)));
+    let target = restore.spec.target_tenant_ref.as_ref();
+    let target = target.and_then(|name| ctx.tenants().get(&ObjectRef::new(&name.name).within(&namespace)));
+    let claim = match &source.manifest {
+        Some(manifest) => manifest.split('/').next().map(str::to_owned),
+        None => backup.as_ref().and_then(|backup| backup.status.as_ref()?.claim_id.clone()),
+    };
+    let bank = claim.as_deref().and_then(|claim| {
+        let is_it =
+            |tenant: &&Arc<Tenant>| tenant.status.as_ref().and_then(|status| status.claim_id.as_deref()) == Some(claim);
+        ctx.tenants().state().iter().find(is_it).map(Arc::clone)
+    });
+    let identity = match &claim {
+        Some(claim) => {
+            let secrets: Api<Secret> = Api::namespaced(ctx.client().clone(), &ctx.namespace);
+            let name = backup_identity_name(claim);
+            secrets.get_opt(&name).await.attempt(|| format!("read secret {name}"))?
+        }
+        None => None,
+    };
+    Ok(Some(Found {
+        rival: rival(&ctx.restores().state(), &restore),
+        offers: ctx.config().backups.clone(),
+        guarded: source.manifest.is_none() || is_guarded(ctx.client(), RESTORE_GUARD).await?,
+        identity,
+        bank,
+        job: ctx.jobs().state(&build::name(&restore)).await?,
+        save: match restore.spec.mode {
+            Mode::InPlace => ctx.jobs().state(&build::save_name(&restore)).await?,
+            Mode::Clone | Mode::Scratch => None,
+        },
+        closed: target.as_deref().is_some_and(is_closed),
+        backup,
+        target,
+        restore,
+    }))
+}
+
+/// The Restore that is at work on the same Tenant: of several that could begin, the oldest does.
+fn rival(restores: &[Arc<Restore>], restore: &Restore) -> Option<String> {
+    let age = |restore: &Restore| (restore.metadata.creation_timestamp.as_ref().map(|at| at.0), restore.uid());
+    let target = restore.spec.target_tenant_ref.as_ref()?;
+    let is_rival = |other: &&Arc<Restore>| {
+        let status = other.status.as_ref();
+        let began = status.is_some_and(|status| status.start_time.is_some());
+        other.uid() != restore.uid()
+            && other.metadata.namespace == restore.metadata.namespace
+            && other.spec.target_tenant_ref.as_ref() == Some(target)
+            && status.is_none_or(|status| status.completion_time.is_none())
+            && (began || age(other) < age(restore))
+    };
+    restores.iter().find(is_rival).map(|rival| rival.name_any())
+}
+
+fn is_closed(tenant: &Tenant) -> bool {
+    tenant.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, ConditionType::Restoring))
+}
