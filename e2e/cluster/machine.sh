@@ -74,7 +74,7 @@ load() { # by the machine's has IMAGE, and put ARCHIVE IMAGE
     for name in postgres redis; do put "$(images_path)/$name.tar" "$REGISTRY/$name:$HELPERS" >/dev/null; done
     images_path >"$STATE/loaded"
   fi
-  for name in finaiflow-operator finaiflow-api; do
+  for name in finaiflow-operator finaiflow-api finaiflow-backup; do
     image=$name:$(tag "$name")
     if ! has "$REGISTRY/$image"; then
       step "loading the image $image"
@@ -87,7 +87,7 @@ install() {
   # The namespaces come first, with the Pod Security they enforce; in the second one the chart binds the operator's rights.
   kubectl apply -f config/base/namespace.yaml -f config/samples/namespace.yaml
   install_charts --values charts/finaiflow/values-dev.yaml --set-string \
-    "$(image_value operator.image "$REGISTRY/finaiflow-operator:$(tag finaiflow-operator)"),$(image_value apiServer.image "$REGISTRY/finaiflow-api:$(tag finaiflow-api)")"
+    "$(image_value operator.image "$REGISTRY/finaiflow-operator:$(tag finaiflow-operator)"),$(image_value apiServer.image "$REGISTRY/finaiflow-api:$(tag finaiflow-api)"),$(image_value backups.image "$REGISTRY/finaiflow-backup:$(tag finaiflow-backup)")"
 }
 image_value() { echo "$1.repository=${2%:*},$1.tag=${2##*:}"; } # KEY IMAGE
 install_charts() { # ARGUMENTS OF helm upgrade

@@ -39,7 +39,13 @@ run() { # TARGET ARGS...
   step "e2e/tests/$1"
   cargo test --locked --workspace --test "$1" -- --nocapture "${@:2}"
 }
+regions() { # the image of the S3 servers that the story runs as pods
+  machine_begin
+  "$HERE/images.sh" program versitygw:dev "$("$HERE/s3_server.sh")" "$STATE/images"
+  has "$REGISTRY/versitygw:dev" || put "$STATE/images/versitygw.tar" "$REGISTRY/versitygw:dev" >/dev/null
+}
 if [ "$CLUSTER" != light ]; then
+  [[ " $* " != *' story '* ]] || regions
   for target in "$@"; do run "$target"; done
   exit
 fi

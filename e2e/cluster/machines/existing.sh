@@ -47,12 +47,14 @@ wanted_images() { # KEY IMAGE, of what shall not be as VALUES say
   if [ -n "${IMAGE_REGISTRY:-}" ]; then
     echo "operator.image $REGISTRY/finaiflow-operator:$(tag finaiflow-operator)"
     echo "apiServer.image $REGISTRY/finaiflow-api:$(tag finaiflow-api)"
+    echo "backups.image $REGISTRY/finaiflow-backup:$(tag finaiflow-backup)"
     echo "postgresql.image $REGISTRY/postgres:$HELPERS"
     echo "redis.image $REGISTRY/redis:$HELPERS"
     return
   fi
   [ -z "${OPERATOR_IMAGE:-}" ] || echo "operator.image $OPERATOR_IMAGE"
   [ -z "${API_IMAGE:-}" ] || echo "apiServer.image $API_IMAGE"
+  [ -z "${BACKUP_IMAGE:-}" ] || echo "backups.image $BACKUP_IMAGE"
   [ -z "${POSTGRES_IMAGE:-}" ] || echo "postgresql.image $POSTGRES_IMAGE"
   [ -z "${REDIS_IMAGE:-}" ] || echo "redis.image $REDIS_IMAGE"
 }

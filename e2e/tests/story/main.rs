@@ -1,6 +1,7 @@
 //! The story on a real cluster: apply a Tenant, get a bank.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backups;
 mod browser;
 mod contract;
 mod crash;
