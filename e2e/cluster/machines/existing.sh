@@ -5,6 +5,7 @@
 #   IMAGE_REGISTRY            where the images are pushed, with docker or skopeo, as registry.example.com/team
 #   OPERATOR_IMAGE API_IMAGE  or: images that are in a registry already, as REPOSITORY:TAG; then nothing is built
 #   POSTGRES_IMAGE            with them, for the development server
+#   BACKUP_IMAGE              with them, for jobs of Backups, which are not offered without it
 #   VALUES                    values of the chart instead of values-dev.yaml, say with a PostgreSQL of yours and images
 #   FINAIFLOW_URL             where the API server answers, if not through a port-forward
 #
@@ -72,7 +73,7 @@ put() { # ARCHIVE IMAGE
   fi
 }
 install() {
-  local file set='' key image
+  local file set='' key image none=()
   for key in finaiflow-crds finaiflow; do
     ours release "$key" finaiflow-system || die "the Helm release $key is in finaiflow-system already, and not from here: nothing was changed"
   done
@@ -81,11 +82,12 @@ install() {
     if ours namespace "$(sed -n 's/^  name: //p' "config/$file/namespace.yaml")"; then kubectl apply -f "config/$file/namespace.yaml"; fi
   done
   # What outlives the releases.
-  ours customresourcedefinition tenants.finaiflow.io || true
+  for key in tenants ratelimitpolicies backups restores; do ours customresourcedefinition "$key.finaiflow.io" || true; done
   ours persistentvolumeclaim data-finaiflow-postgres-0 finaiflow-system || true
   ours secret finaiflow-postgres-admin finaiflow-system || true
+  if prebuilt && [ "$VALUES" = charts/finaiflow/values-dev.yaml ] && [ -z "${BACKUP_IMAGE:-}" ]; then none=(--set backups.enabled=false); fi
   while read -r key image; do set+=",$(image_value "$key" "$image")"; done < <(wanted_images)
-  install_charts --values "$VALUES" --set "apiServer.service.type=ClusterIP" --set-string "${set#,}"
+  install_charts --values "$VALUES" --set "apiServer.service.type=ClusterIP" "${none[@]}" --set-string "${set#,}"
 }
 forward() { # a tunnel to the Service; the pod at its other end may go, and then it is made again
   [ -f "$STATE/port" ] || free_ports 1 >"$STATE/port"
@@ -121,6 +123,11 @@ tear_down() {
     # Nothing of a sample bank is to stay, in whatever PostgreSQL it is.
     kubectl -n "$namespace" patch tenant "$name" --type merge -p '{"spec":{"deletionPolicy":"Delete"}}' </dev/null || continue
     kubectl -n "$namespace" delete tenant "$name" --timeout=120s </dev/null
+  done
+  # Their finalizers are the operator's to take away. Only Tenants that are ours are left, so these are theirs.
+  for kind in restores backups; do
+    each customresourcedefinition | grep -q "^$kind" || continue
+    kubectl delete "$kind.finaiflow.io" --all --all-namespaces --ignore-not-found --timeout=120s </dev/null
   done
   each release | sort | while read -r name namespace; do
     helm uninstall "$name" --namespace "$namespace" --ignore-not-found --wait </dev/null
