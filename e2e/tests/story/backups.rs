@@ -111,18 +111,10 @@ fn restore(name: &str, spec: &Value) -> Value {
     })
 }
 
-#[test]
-fn a_bank_comes_back_from_the_region_that_is_left() {
-    for name in ["near", "far"] {
-        region(name);
-    }
-    let tenant = Tenant::ready("vault", &json!({"deletionPolicy": "BackupThenDelete"}));
-    let user = User::register(&tenant);
-    let account = user.api.open_account("USD");
-    user.api.deposit(&account, 12_345, "USD");
-
+/// A Backup of the Tenant in two regions and on a volume, which hold the first full one.
+fn in_two_regions(tenant: &Tenant) -> Backup {
     let backup = Backup::of(
-        &tenant,
+        tenant,
         &json!({
             // The controller of Kubernetes starts these by itself.
             "incremental": {"schedule": "* * * * *"},
@@ -134,6 +126,21 @@ fn a_bank_comes_back_from_the_region_that_is_left() {
         let places = status["destinations"].as_array()?;
         (places.len() == 3 && places.iter().all(|place| place["lastFull"].is_object())).then_some(())
     });
+    backup
+}
+
+#[test]
+fn a_bank_comes_back_from_the_region_that_is_left() {
+    for name in ["near", "far"] {
+        region(name);
+    }
+    let tenant = Tenant::ready("vault", &json!({"deletionPolicy": "BackupThenDelete"}));
+    let user = User::register(&tenant);
+    let account = user.api.open_account("USD");
+    let (path, body) = (format!("/api/v1/accounts/{account}/deposit"), json!({"amount": 12_345, "currency": "USD"}));
+    let deposited = user.api.write(&path, "once", &body).expect(201);
+
+    let backup = in_two_regions(&tenant);
     user.api.deposit(&account, 655, "USD");
     backup.until(180, "an incremental one that its schedule started", |status| {
         let newest = status["destinations"].as_array()?.iter().find(|place| place["name"] == "far")?;
@@ -168,6 +175,12 @@ fn a_bank_comes_back_from_the_region_that_is_left() {
     let there = signed_in(&clone, &user.email);
     assert_eq!(there.balance(&account), 14_000);
     clone.assert_books();
+    // What was asked for at the one is answered at the other, as it was; for that it got the data key, too.
+    let replayed = eventually(30, "an old request is answered again", || {
+        let answer = there.write(&path, "once", &body);
+        if answer.status == 201 { Ok(answer.body) } else { Err(answer.body.to_string()) }
+    });
+    assert_eq!(replayed, deposited);
     there.deposit(&account, 1, "USD");
     assert_eq!((there.balance(&account), user.api.balance(&account)), (14_001, 14_000));
     clone.verify_ledger();

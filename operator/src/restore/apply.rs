@@ -28,7 +28,13 @@ pub async fn apply<C: Catalog>(ctx: &Context<C>, found: &Found, step: &Step) -> 
         Step::Close => hold(ctx.client(), restore).await,
         Step::Save(start) => save(ctx, found, start).await,
         Step::Start(start) => begin(ctx, found, start).await,
-        Step::End(report) => end(ctx, restore, update_status::failure(report).is_none()).await,
+        Step::End(report) => {
+            let succeeded = update_status::failure(report).is_none();
+            if let (Mode::Clone, true, Some(plan)) = (restore.spec.mode, succeeded, &report.plan) {
+                carry_key(ctx, restore, &plan.claim_id).await?;
+            }
+            end(ctx, restore, succeeded).await
+        }
         Step::Fail(_) => end(ctx, restore, false).await,
     }
 }
@@ -57,8 +63,6 @@ async fn begin<C: Catalog>(ctx: &Context<C>, found: &Found, start: &Start) -> Re
         if restore.spec.mode == Mode::InPlace {
             let number = build::number(restore);
             catalog.set_aside(&server.name, &target.names, target.limits, number).await.on(&server.name)?;
-        } else {
-            carry_key(ctx, restore, &source, target).await?;
         }
         let password = Password::from_random(ctx.operator.ctx.random.bytes()?);
         let login = catalog.open_restore(&server.name, &target.names, &password).await.on(&server.name)?;
@@ -82,16 +86,17 @@ async fn write_secret<C>(ctx: &Context<C>, secret: &Secret) -> Result<()> {
     Ok(())
 }
 
-/// Gives the Tenant the data key of the bank whose backup it is: fingerprints and ciphertext in its rows are of that one.
-/// A Tenant without data has used its own for nothing.
-async fn carry_key<C>(ctx: &Context<C>, restore: &Restore, source: &str, target: &Place) -> Result<()> {
+/// Gives the Tenant the data key of the bank whose backup it has: fingerprints and ciphertext in its rows are of that one.
+/// Only once it has them: a Tenant that had data of its own is refused by the Job, and keeps the key to that.
+async fn carry_key<C>(ctx: &Context<C>, restore: &Restore, source: &str) -> Result<()> {
     let ours: Api<Secret> = Api::namespaced(ctx.client().clone(), &ctx.namespace);
     let name = backup_secret_name(source);
     let found = ours.get_opt(&name).await.attempt(|| format!("read secret {name}"))?;
     let key = found.and_then(|secret| secret.data?.remove(KEK));
     let Some(key) = key else { return Ok(()) };
     let theirs: Api<Secret> = Api::namespaced(ctx.client().clone(), &restore.namespace().unwrap_or_default());
-    let name = SecretPurpose::DataKey.secret_name(&target.tenant);
+    let target = restore.spec.target_tenant_ref.as_ref().map(|target| target.name.as_str()).unwrap_or_default();
+    let name = SecretPurpose::DataKey.secret_name(target);
     let secret = theirs.get(&name).await.attempt(|| format!("read secret {name}"))?;
     if secret.data.as_ref().and_then(|data| data.get(KEK)) == Some(&key) {
         return Ok(());
@@ -163,7 +168,8 @@ async fn release(client: &Client, restore: &Restore) -> Result<()> {
 
 async fn set_finalizers(client: &Client, restore: &Restore, finalizers: &[String]) -> Result<()> {
     let api: Api<Restore> = Api::namespaced(client.clone(), &restore.namespace().unwrap_or_default());
-    let patch = json!({"metadata": {"finalizers": finalizers}});
+    // With the version that was read: finalizers of others are not lost.
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": restore.resource_version()}});
     match api.patch(&restore.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         result => result.map(drop).attempt(|| "write the finalizer".to_owned()),

@@ -20,12 +20,13 @@ use serde_json::json;
 use super::dereference::Found;
 use super::validate::{Place, Start};
 use crate::backup::build::{bucket, pod};
-use crate::backup::validate::{DATABASE_URL, SIGNERS, Valid};
+use crate::backup::validate::{DATABASE_URL, Valid};
 use crate::config::Config;
 use crate::error::{Error, Reason, Result};
 use crate::job;
 
 const SCRATCH_DATABASE_URL: &str = "SCRATCH_DATABASE_URL";
+
 /// Name of the Job that restores, and of the Secret that it mounts.
 #[must_use]
 pub fn name(restore: &Restore) -> String {
@@ -75,9 +76,8 @@ pub fn reader(found: &Found, config: &Config, claim: &str, class: &str) -> Resul
     let restore = &found.restore;
     let spec = json!({"tenantRef": {"name": restore.name_any()}, "destinations": [{"name": class.name, "className": class.name}]});
     let backup = Backup::new(&restore.name_any(), serde_json::from_value(spec)?);
-    let signers = found.identity.as_ref().and_then(|secret| secret.data.as_ref()?.get(SIGNERS));
-    let signers = signers.map(|lines| String::from_utf8_lossy(&lines.0).into_owned()).unwrap_or_default();
-    let trusted: BTreeSet<_> = signers.lines().map(str::to_owned).chain(settings.trusted_keys.clone()).collect();
+    let signers = found.signers.iter().flatten();
+    let trusted: BTreeSet<_> = signers.chain(&settings.trusted_keys).cloned().collect();
     let told = JobSettings {
         claim_id: claim.to_owned(),
         namespace: restore.namespace().unwrap_or_default(),

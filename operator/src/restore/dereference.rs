@@ -12,6 +12,7 @@ use kube::{Api, ResourceExt};
 
 use super::{Context, build};
 use crate::backup::settings::Settings;
+use crate::backup::validate::SIGNERS;
 use crate::catalog::Catalog;
 use crate::error::{Attempt, Result};
 use crate::job::State;
@@ -32,8 +33,8 @@ pub struct Found {
     pub offers: Option<Settings>,
     /// Whether the API server asks who may name another's backup.
     pub guarded: bool,
-    /// What opens the backups, and who signed them.
-    pub identity: Option<Secret>,
+    /// Public keys of those who signed the backups, if there is what opens them.
+    pub signers: Option<Vec<String>>,
     /// The Tenant of the bank whose backups are read, if it is still there.
     pub bank: Option<Arc<Tenant>>,
     /// The Job that restores.
@@ -64,11 +65,12 @@ pub async fn dereference<C: Catalog>(ctx: &Context<C>, watched: &Restore) -> Res
             |tenant: &&Arc<Tenant>| tenant.status.as_ref().and_then(|status| status.claim_id.as_deref()) == Some(claim);
         ctx.tenants().state().iter().find(is_it).map(Arc::clone)
     });
-    let identity = match &claim {
+    let signers = match &claim {
         Some(claim) => {
             let secrets: Api<Secret> = Api::namespaced(ctx.client().clone(), &ctx.namespace);
             let name = backup_identity_name(claim);
-            secrets.get_opt(&name).await.attempt(|| format!("read secret {name}"))?
+            let identity = secrets.get_opt(&name).await.attempt(|| format!("read secret {name}"))?;
+            identity.map(|identity| signers(&identity))
         }
         None => None,
     };
@@ -76,7 +78,7 @@ pub async fn dereference<C: Catalog>(ctx: &Context<C>, watched: &Restore) -> Res
         rival: rival(&ctx.restores().state(), &restore),
         offers: ctx.config().backups.clone(),
         guarded: source.manifest.is_none() || is_guarded(ctx.client(), RESTORE_GUARD).await?,
-        identity,
+        signers,
         bank,
         job: ctx.jobs().state(&build::name(&restore)).await?,
         save: match restore.spec.mode {
@@ -88,6 +90,12 @@ pub async fn dereference<C: Catalog>(ctx: &Context<C>, watched: &Restore) -> Res
         target,
         restore,
     }))
+}
+
+fn signers(identity: &Secret) -> Vec<String> {
+    let lines = identity.data.as_ref().and_then(|data| data.get(SIGNERS));
+    let lines = lines.map(|lines| String::from_utf8_lossy(&lines.0).into_owned()).unwrap_or_default();
+    lines.lines().map(str::to_owned).collect()
 }
 
 /// The Restore that is at work on the same Tenant: of several that could begin, the oldest does.

@@ -67,8 +67,6 @@ pub struct Start {
 /// Where a Tenant's data is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Place {
-    /// Name of the Tenant.
-    pub tenant: String,
     /// The PostgreSQL server.
     pub server: String,
     /// The names there.
@@ -197,7 +195,7 @@ fn start(found: &Found) -> Result<Start, Refusal> {
         return Err(refusal(NOT_OFFERED, "the operator's configuration offers no backups"));
     }
     let source = source(found)?;
-    if found.identity.is_none() {
+    if found.signers.is_none() {
         let message = format!(
             "there is no Secret {} in the operator's namespace to open the backups with: make it from the escrow",
             finaiflow_crds::names::backup_identity_name(&source.to_string())
@@ -279,7 +277,7 @@ pub fn place(tenant: &Tenant) -> Option<Place> {
     let claim = status.claim_id.as_ref()?.parse().ok()?;
     let names = TenantNames::derive(&claim, &tenant.name_any(), Some(&status.schema.as_ref()?.name)).ok()?;
     let server = status.database.as_ref()?.instance.clone();
-    Some(Place { tenant: tenant.name_any(), server, names, limits: limits(tenant) })
+    Some(Place { server, names, limits: limits(tenant) })
 }
 
 fn anchor(tenant: &Tenant) -> Option<Anchor> {
@@ -292,7 +290,6 @@ mod tests {
     use std::sync::Arc;
 
     use finaiflow_crds::{Backup, Restore};
-    use k8s_openapi::api::core::v1::Secret;
     use serde_json::{Value, json};
 
     use super::*;
@@ -359,7 +356,7 @@ mod tests {
             rival: None,
             offers: Some(serde_yaml::from_str(&settings::tests::example()).unwrap()),
             guarded: true,
-            identity: Some(Secret::default()),
+            signers: Some(Vec::new()),
             bank: Some(Arc::new(tenant(OURS))),
             job: None,
             save: None,
@@ -391,7 +388,7 @@ mod tests {
             ("NotOffered", |found| found.offers = None),
             ("SourceNotFound", |found| found.backup = None),
             ("SourceEmpty", |found| Arc::make_mut(found.backup.as_mut().unwrap()).status = None),
-            ("IdentityNotFound", |found| found.identity = None),
+            ("IdentityNotFound", |found| found.signers = None),
             ("TargetNotFound", |found| found.target = None),
             ("TargetNotReady", |found| {
                 Arc::make_mut(found.target.as_mut().unwrap()).status.as_mut().unwrap().conditions.clear();
