@@ -2,7 +2,7 @@
 SCRIPTS := e2e/cluster
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down status env logs check test test-unit test-mutants test-integration test-story test-chaos test-cluster bench bench-ledger bench-tenants generate fmt audit prereqs
+.PHONY: help up down status env logs check test test-unit test-mutants test-integration test-story test-chaos test-cluster bench bench-ledger bench-backup bench-tenants generate fmt audit prereqs
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{gsub(/\$$\$$/, "$$"); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ bench-ledger: ## transfers beside pgbench and cala-ledger (FINAIFLOW_BENCH_SECON
 	cargo build --locked --release --manifest-path e2e/benches/cala/Cargo.toml --target-dir target/cala
 	cargo bench --locked -p finaiflow-api --bench ledger --no-run
 	@ulimit -Sn "$$(ulimit -Hn)" && LIGHT_DURABLE=1 $(SCRIPTS)/light.sh cargo bench --locked -p finaiflow-api --bench ledger
+
+bench-backup: ## what backups cost as a ledger grows (FINAIFLOW_BENCH_ENTRIES=1000000)
+	@cargo bench --locked -p finaiflow-backup --bench large --no-run
+	@LIGHT_DURABLE=1 $(SCRIPTS)/light.sh cargo bench --locked -p finaiflow-backup --bench large
 
 bench-tenants: ## 300 Tenants at once, on the cluster of make up (FINAIFLOW_BENCH_TENANTS=)
 	@eval "$$($(SCRIPTS)/cluster.sh env)" && cargo bench --locked --workspace --profile dev --bench tenants
