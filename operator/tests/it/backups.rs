@@ -101,7 +101,9 @@ fn report(now: Timestamp) -> Value {
 #[tokio::test]
 async fn a_backup_becomes_jobs_and_says_what_they_found() {
     let (world, claim) = World::backed_up().await;
-    let sample: Value = serde_yaml::from_str(SAMPLE).unwrap();
+    let mut sample: Value = serde_yaml::from_str(SAMPLE).unwrap();
+    let destinations = sample["spec"]["destinations"].as_array_mut().unwrap();
+    destinations.push(json!({"name": "far", "className": "far", "retentionDays": 90}));
     world.apply_backup("acme", &sample["spec"]).await;
     world.backup_says("acme", "Ready", "True Scheduled").await;
     world.condition(&world.banks, "acme", "Protected", "False", "NotProtected").await;

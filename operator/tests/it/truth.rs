@@ -152,7 +152,7 @@ impl World {
             "app false -1".to_owned(),
             format!("app_a true {connections}"),
             format!("app_b false {connections}"),
-            "backup true 2".to_owned(),
+            "backup true 6".to_owned(),
             "maintenance true 2".to_owned(),
             "owner false -1".to_owned(),
         ];

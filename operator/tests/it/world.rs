@@ -32,10 +32,11 @@ static CLUSTER: RwLock<()> = RwLock::const_new(());
 
 const SHIPPED: &str = include_str!("../../../config/base/finaiflow.yaml");
 const SHIPPED_FOR_BACKUPS: &str = include_str!("../../../config/backups/backups.yaml");
-const CRDS: [&str; 3] = [
+const CRDS: [&str; 4] = [
     include_str!("../../../config/crd/backups.finaiflow.io.yaml"),
     include_str!("../../../config/crd/tenants.finaiflow.io.yaml"),
     include_str!("../../../config/crd/ratelimitpolicies.finaiflow.io.yaml"),
+    include_str!("../../../config/crd/restores.finaiflow.io.yaml"),
 ];
 
 /// A guard of [`CLUSTER`].

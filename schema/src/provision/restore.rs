@@ -3,16 +3,13 @@
 use sqlx::{Connection, PgConnection};
 
 use super::removal::{drop_role, end_sessions};
-use super::roles::{BACKUP_STATEMENT_SECONDS, JOB_CONNECTIONS, stored_search_path};
+use super::roles::{BACKUP_STATEMENT_SECONDS, JOB_CONNECTIONS, STORE_SECONDS, stored_search_path};
 use super::{Role, Schema, foreign_role, release, roles_named, schema_named};
 use crate::catalog::{Action, Change, has_membership_options, quote_any, run};
 use crate::error::{Error, Result};
 use crate::grants::{ensure_grants, lock_database_acl};
 use crate::names::{Identifier, TenantNames, quote};
 use crate::password::Password;
-
-/// Between two statements a restore waits for the store that it reads from.
-const IDLE_IN_TRANSACTION_SECONDS: u32 = 900;
 
 /// Makes the login of a restore, or gives it another password. It acts as the tenant's owner and reaches nothing else.
 pub async fn open_restore(conn: &mut PgConnection, names: &TenantNames, password: &Password) -> Result<Vec<Change>> {
@@ -26,7 +23,7 @@ pub async fn open_restore(conn: &mut PgConnection, names: &TenantNames, password
     }
     sql.push(format!("ALTER ROLE {name} RESET ALL"));
     for (setting, value) in [
-        ("idle_in_transaction_session_timeout", format!("'{IDLE_IN_TRANSACTION_SECONDS}s'")),
+        ("idle_in_transaction_session_timeout", format!("'{STORE_SECONDS}s'")),
         ("search_path", stored_search_path(&mut tx, names).await?),
         ("statement_timeout", format!("'{BACKUP_STATEMENT_SECONDS}s'")),
     ] {

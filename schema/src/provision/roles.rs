@@ -15,6 +15,8 @@ const MAINTENANCE_STATEMENT_SECONDS: u32 = 900;
 pub(super) const BACKUP_STATEMENT_SECONDS: u32 = 4 * 3600;
 /// One job, and one that overlaps.
 pub(super) const JOB_CONNECTIONS: u32 = 2;
+/// Between two statements a backup or a restore waits for the store. A backup locks nothing that others wait for.
+pub(super) const STORE_SECONDS: u32 = 900;
 /// A full backup, an incremental one and a segment may overlap; each takes two.
 const BACKUP_CONNECTIONS: u32 = 6;
 
@@ -51,12 +53,12 @@ pub async fn ensure_roles_and_schema(
 async fn wanted<'a>(conn: &mut PgConnection, names: &'a TenantNames, limits: &Limits) -> Result<Vec<Wanted<'a>>> {
     let search_path = stored_search_path(conn, names).await?;
     let group = |name| Wanted { name, is_group: true, connections: -1, settings: Vec::new() };
-    let login = |name, connections: u32, statement_seconds: u32| Wanted {
+    let login = |name, connections: u32, idle_seconds: u32, statement_seconds: u32| Wanted {
         name,
         is_group: false,
         connections: i32::try_from(connections).unwrap_or(i32::MAX),
         settings: vec![
-            ("idle_in_transaction_session_timeout", format!("'{IDLE_IN_TRANSACTION_SECONDS}s'")),
+            ("idle_in_transaction_session_timeout", format!("'{idle_seconds}s'")),
             ("search_path", search_path.clone()),
             ("statement_timeout", format!("'{statement_seconds}s'")),
         ],
@@ -64,10 +66,10 @@ async fn wanted<'a>(conn: &mut PgConnection, names: &'a TenantNames, limits: &Li
     Ok(vec![
         group(&names.owner),
         group(&names.app),
-        login(&names.app_a, limits.connections, limits.statement_timeout_seconds),
-        login(&names.app_b, limits.connections, limits.statement_timeout_seconds),
-        login(&names.maintenance, JOB_CONNECTIONS, MAINTENANCE_STATEMENT_SECONDS),
-        login(&names.backup, BACKUP_CONNECTIONS, BACKUP_STATEMENT_SECONDS),
+        login(&names.app_a, limits.connections, IDLE_IN_TRANSACTION_SECONDS, limits.statement_timeout_seconds),
+        login(&names.app_b, limits.connections, IDLE_IN_TRANSACTION_SECONDS, limits.statement_timeout_seconds),
+        login(&names.maintenance, JOB_CONNECTIONS, IDLE_IN_TRANSACTION_SECONDS, MAINTENANCE_STATEMENT_SECONDS),
+        login(&names.backup, BACKUP_CONNECTIONS, STORE_SECONDS, BACKUP_STATEMENT_SECONDS),
     ])
 }
 

@@ -76,8 +76,9 @@ async fn slots_take_turns_and_both_work_during_the_overlap() {
 #[tokio::test]
 async fn settings_and_limits_are_the_roles_own() {
     let db = TenantDb::create().await;
-    let logins = [(&db.app_url, "30s", 20), (&db.maintenance_url, "15min", 2), (&db.backup_url, "4h", 2)];
-    for (url, timeout, connections) in logins {
+    let logins =
+        [(&db.app_url, "30s", "30s", 20), (&db.maintenance_url, "15min", "30s", 2), (&db.backup_url, "4h", "15min", 6)];
+    for (url, timeout, idle, connections) in logins {
         let mut conn = connect(url).await;
         let found: (String, String, String, i32) = sqlx::query_as(
             "SELECT current_setting('search_path'), current_setting('statement_timeout'),
@@ -88,7 +89,7 @@ async fn settings_and_limits_are_the_roles_own() {
         .await
         .unwrap();
         let search_path = format!("{}, pg_temp", db.names.schema);
-        assert_eq!(found, (search_path, timeout.to_owned(), "30s".to_owned(), connections));
+        assert_eq!(found, (search_path, timeout.to_owned(), idle.to_owned(), connections));
     }
     let mut held = Vec::new();
     for _ in 0..LIMITS.connections {
