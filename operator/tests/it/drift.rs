@@ -53,7 +53,7 @@ async fn what_is_removed_or_altered_comes_back() {
     cron_jobs.delete("acme-verify", &DeleteParams::background()).await.unwrap();
     eventually("the roles", async || {
         let found = world.query(&attributes).await;
-        let logins = ["app_a true 20", "app_b false 20", "backup true 2", "maintenance true 2"];
+        let logins = ["app_a true 20", "app_b false 20", "backup true 6", "maintenance true 2"];
         if found[0] == "app false -1" && found[1..5] == logins && found[5..] == ["owner false -1"] {
             return Ok(());
         }
