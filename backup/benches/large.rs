@@ -1,5 +1,5 @@
 //! What backups of a bank cost as its ledger grows: time, bytes and peak memory of the program, for a full backup, an
-//! increment after a thousand transfers, and a verification that restores both. Prints the table of docs/PERFORMANCE.md.
+//! increment after a thousand transfers, and a verification that restores both. Prints a table.
 //! Needs e2e/cluster/light.sh; FINAIFLOW_BENCH_ENTRIES says how many entries the larger ledger has.
 #![expect(
     clippy::panic,
