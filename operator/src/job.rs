@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use finaiflow_crds::backup::{REPORT_MAX, Report, Run};
 use finaiflow_crds::names::{BACKUP, LABEL_MANAGED_BY, LABEL_NAME, MANAGED_BY, backup_job_name};
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobSpec, JobTemplateSpec};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
@@ -17,6 +17,8 @@ use crate::error::{Attempt, Error, Reason, Result};
 const KEEP_SECONDS: i32 = 7 * 86_400;
 const DEADLINE_SECONDS: i64 = 24 * 3600;
 const RETRIES: i32 = 2;
+
+const PROGRAM: &str = "/usr/local/bin/finaiflow-backup";
 
 /// How a job stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +106,17 @@ impl Jobs<'_> {
     fn jobs(&self) -> Api<Job> {
         Api::namespaced(self.client.clone(), self.home)
     }
+}
+
+/// A command line of the program that jobs run.
+pub fn command<'w>(words: impl IntoIterator<Item = &'w str>) -> Vec<String> {
+    std::iter::once(PROGRAM).chain(words).map(str::to_owned).collect()
+}
+
+/// The container of that program.
+pub fn container(spec: &mut JobSpec) -> Option<&mut Container> {
+    let containers = &mut spec.template.spec.as_mut()?.containers;
+    containers.iter_mut().find(|container| container.name == BACKUP)
 }
 
 fn no_template() -> Error {

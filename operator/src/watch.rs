@@ -1,7 +1,7 @@
 //! How objects are watched.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::Hash;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use kube::ResourceExt;
@@ -36,6 +36,13 @@ where
     K::DynamicType: Eq + Hash + Clone,
 {
     while tokio::time::timeout(ASK_AGAIN, store.wait_until_ready()).await.is_err() {}
+}
+
+/// A number that is another one where `what` is something else.
+pub fn mark(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A mark of each object, by namespace and name.

@@ -3,13 +3,12 @@
 use finaiflow_backup::job::{Destination, Job};
 use finaiflow_backup::restore::{Plan, Target};
 use finaiflow_backup::status::time;
-use finaiflow_backup::survey::Survey;
 use finaiflow_backup::verify::{Order, Rehearsed, Scratch, rehearse};
 use finaiflow_crds::backup::{Drilled, Report};
 use time::Duration;
 use tokio::time::Instant;
 
-use super::{Error, Opens, Result, anchor, claim, connect_to, now, random, seconds, status_of};
+use super::{Error, Opens, Result, anchor, claim, connect_to, now, random, seconds, status_of, survey_all};
 
 /// Nobody knows beforehand which moment it will be that has to come back: any, from a destination that has nothing to do
 /// with the first one if there is another.
@@ -43,11 +42,9 @@ pub async fn run(asked: &Opens, job: &Job, report: &mut Report) -> Result<()> {
 }
 
 async fn play(asked: &Opens, job: &Job, destination: &Destination) -> Result<Rehearsed> {
-    let vault = destination.vault.as_ref().map_err(Clone::clone)?;
     let identities = asked.identities()?;
     let order = Order { claim: job.claim, trusted: &job.trusted, identities: &identities, anchor: anchor(job)? };
-    let mut survey = Survey::of(vault).await?;
-    survey.read_all(&job.trusted, job.claim).await?;
+    let survey = survey_all(job, destination).await?;
     let chains = survey.whole();
     let moments = || chains.sound().map(|signed| signed.manifest().created_at);
     let (Some(first), Some(last)) = (moments().min(), moments().max()) else {
@@ -60,5 +57,5 @@ async fn play(asked: &Opens, job: &Job, destination: &Destination) -> Result<Reh
     let plan = Plan::of(&chains, Target::Time(moment)).map_err(|error| Error::NotRestored(error.to_string()))?;
     let mut conn = connect_to("SCRATCH_DATABASE_URL").await?;
     let scratch = Scratch { conn: &mut conn, claim: claim()? };
-    Ok(rehearse(vault, &order, &plan, scratch).await?)
+    Ok(rehearse(survey.vault(), &order, &plan, scratch).await?)
 }

@@ -4,17 +4,16 @@ use std::io::{self, Write as _};
 
 use finaiflow_backup::job::{Destination, Job};
 use finaiflow_backup::survey::Survey;
-use finaiflow_backup::vault::Result as Found;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Error, List, Result, Show};
+use super::{Error, List, Result, Show, survey_all};
 
 /// A line for each backup: destination, id, moment, last journal, bytes, and what is wrong with it.
 pub async fn list(asked: &List) -> Result<()> {
     let job = asked.told.job()?;
     let mut failed = None;
     for destination in named(&job, asked.destination.as_deref())? {
-        match read_all(&job, destination).await {
+        match survey_all(&job, destination).await {
             Ok(survey) => print(&destination.name, &survey).map_err(Error::Output)?,
             Err(error) => {
                 writeln!(io::stdout(), "{}  -  {error}", destination.name).map_err(Error::Output)?;
@@ -44,12 +43,6 @@ fn named<'j>(job: &'j Job, name: Option<&str>) -> Result<Vec<&'j Destination>> {
         Some(name) => vec![job.destination(name)?],
         None => job.destinations.iter().collect(),
     })
-}
-
-async fn read_all(job: &Job, destination: &Destination) -> Found<Survey> {
-    let mut survey = Survey::of(destination.vault.as_ref().map_err(Clone::clone)?).await?;
-    survey.read_all(&job.trusted, job.claim).await?;
-    Ok(survey)
 }
 
 async fn read_one(job: &Job, destination: &Destination, asked: &Show) -> Result<Option<String>> {

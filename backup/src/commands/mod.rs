@@ -328,6 +328,13 @@ async fn survey(job: &Job) -> (Vec<Place<'_>>, Faults) {
     (places, faults)
 }
 
+/// What lies at a destination, with all manifests read.
+async fn survey_all(job: &Job, destination: &Destination) -> vault::Result<Survey> {
+    let mut survey = Survey::of(destination.vault.as_ref().map_err(Clone::clone)?).await?;
+    survey.read_all(&job.trusted, job.claim).await?;
+    Ok(survey)
+}
+
 async fn survey_one(job: &Job, destination: &Destination) -> vault::Result<Survey> {
     let vault = destination.vault.as_ref().map_err(Clone::clone)?;
     let mut survey = Survey::of(vault).await?;

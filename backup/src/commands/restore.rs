@@ -6,7 +6,6 @@ use finaiflow_backup::job::{Destination, Job};
 use finaiflow_backup::restore::{self, Plan, Restored, Use};
 use finaiflow_backup::seal::Identities;
 use finaiflow_backup::status::time;
-use finaiflow_backup::survey::Survey;
 use finaiflow_backup::vault::Vault;
 use finaiflow_backup::verify::{self, Finding, Order, Rehearsed, Scratch};
 use finaiflow_crds::backup::Report;
@@ -14,7 +13,7 @@ use finaiflow_crds::restore as crds;
 use finaiflow_ledger::id::Sequence;
 use tokio::time::Instant;
 
-use super::{Error, Restore, Result, anchor, claim, connect, connect_to, seconds};
+use super::{Error, Restore, Result, anchor, claim, connect, connect_to, seconds, survey_all};
 
 /// From the first destination that can be read and reaches the target. What was restored of another one that failed was rolled back.
 pub async fn run(asked: &Restore, job: &Job, report: &mut Report) -> Result<()> {
@@ -47,16 +46,14 @@ async fn from(
     identities: &Identities,
     report: &mut Report,
 ) -> Result<()> {
-    let vault = destination.vault.as_ref().map_err(Clone::clone)?;
-    let mut survey = Survey::of(vault).await?;
-    survey.read_all(&job.trusted, job.claim).await?;
+    let survey = survey_all(job, destination).await?;
     let chains = survey.whole();
     let plan = Plan::of(&chains, asked.target)?;
     report.plan = Some(planned(job, destination, &plan));
     let (restored, findings) = if env::var_os("DATABASE_URL").is_some() {
-        into_tenant(job, vault, &plan, identities).await?
+        into_tenant(job, survey.vault(), &plan, identities).await?
     } else {
-        into_scratch(job, vault, &plan, identities).await?
+        into_scratch(job, survey.vault(), &plan, identities).await?
     };
     report.findings = findings.into_iter().map(Into::into).collect();
     let Some(restored) = restored else {

@@ -8,7 +8,6 @@ use finaiflow_backup::status::newest_to_follow;
 use finaiflow_backup::take::{self, Error as Failure, Order};
 use finaiflow_backup::vault::{self, Vault};
 use finaiflow_crds::backup::Report;
-
 use sqlx::Connection as _;
 
 use super::{Error, Result, Take, connect, random, refused, statuses, survey};

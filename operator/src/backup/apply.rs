@@ -1,7 +1,6 @@
 //! Step 4: makes it so.
 
 use finaiflow_crds::backup::Run;
-use k8s_openapi::api::core::v1::Secret;
 use kube::{Client, ResourceExt};
 
 use super::build::Prepared;
@@ -17,8 +16,8 @@ pub async fn apply(client: &Client, prepared: Prepared, story: &Story) -> Result
     // Before the first jobs everything is new, and that is no drift.
     let was_complete = !live.cron_jobs.is_empty();
     let mut changes = Vec::new();
-    note(&mut changes, &identity, apply_secret(client, &identity, live.identity.as_ref()).await?);
-    note(&mut changes, &secret, apply_secret(client, &secret, live.secret.as_ref()).await?);
+    note(&mut changes, &identity, child::ensure_ours(client, &identity, live.identity.as_ref()).await?);
+    note(&mut changes, &secret, child::ensure_ours(client, &secret, live.secret.as_ref()).await?);
     for (destination, volume) in &volumes {
         note(&mut changes, volume, child::ensure(client, volume, live.volumes.get(destination)).await?);
     }
@@ -35,13 +34,6 @@ pub async fn apply(client: &Client, prepared: Prepared, story: &Story) -> Result
         story.tell(Fact::Updated(changes));
     }
     Ok(())
-}
-
-async fn apply_secret(client: &Client, secret: &Secret, live: Option<&Secret>) -> Result<Written> {
-    match live {
-        Some(_) => child::ensure(client, secret, live).await,
-        None => child::create(client, secret).await.map(|()| Written::Created),
-    }
 }
 
 fn note<K: Child>(changes: &mut Vec<String>, object: &K, written: Written) {

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 use super::dereference::key;
 use super::{Context, Visit, report, visit};
 use crate::backoff::{self, Backoff};
-use crate::error::{Error, Reason};
+use crate::error::Error;
 use crate::observe::Observer;
 use crate::story::Story;
-use crate::watch;
+use crate::tenant::controller::is_worth_reporting;
+use crate::watch::{self, mark};
 
 const CONCURRENCY: u16 = 16;
 const VISIT_LIMIT: Duration = Duration::from_mins(1);
@@ -149,12 +149,6 @@ fn references(backups: &[Arc<Backup>]) -> Vec<ObjectRef<Backup>> {
     backups.iter().map(|backup| ObjectRef::from_obj(&**backup)).collect()
 }
 
-fn mark(what: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    what.hash(&mut hasher);
-    hasher.finish()
-}
-
 /// Visits Backups until `stop`, then finishes the visits under way.
 pub async fn run(
     visitor: Arc<Visitor>,
@@ -198,8 +192,7 @@ async fn reconcile(backup: Arc<Backup>, visitor: Arc<Visitor>) -> Result<Action,
         }
         Err(error) => {
             let (failures, is_terminal) = (backoff.failed(&key), error.reason().is_terminal());
-            // A write that met another one, or one lost answer, is retried before anybody hears of it.
-            if (is_terminal || failures > 0 || error.reason() != Reason::KubernetesError)
+            if is_worth_reporting(error, failures)
                 && let Err(error) = report(ctx, &backup, error, &story).await
             {
                 tracing::warn!(%error, backup = key, "status not written");

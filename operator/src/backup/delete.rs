@@ -1,22 +1,24 @@
 //! What deleting a Backup does: its jobs and their Secret go. What is stored, the volumes, and what opens it stay.
 
+use std::sync::Arc;
+
 use finaiflow_crds::Backup;
 use finaiflow_crds::names::{ANNOTATION_CLAIM, BACKUP_FINALIZER, backup_secret_name};
 use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
 
-use super::dereference::{Found, cron_jobs, has_finalizer, read};
+use super::dereference::{Found, cron_jobs};
 use super::{Context, Visit};
 use crate::error::{Attempt, Result};
+use crate::finalizer;
 use crate::tenant::delete::delete_secret;
-use std::sync::Arc;
+use crate::tenant::dereference::read;
 
 /// Takes the jobs away, then lets the Backup go. One that does not act has none.
 pub async fn delete(ctx: &Context, backup: &Arc<Backup>) -> Result<Visit> {
-    if !has_finalizer(backup) {
+    if !finalizer::is_held(&**backup, BACKUP_FINALIZER) {
         return Ok(Visit::Gone);
     }
     let found = Found::without_objects(ctx, Arc::clone(backup));
@@ -31,8 +33,7 @@ pub async fn delete(ctx: &Context, backup: &Arc<Backup>) -> Result<Visit> {
             delete_secret(&ctx.client, &secret.metadata).await?;
         }
     }
-    let kept: Vec<_> = backup.finalizers().iter().filter(|finalizer| *finalizer != BACKUP_FINALIZER).cloned().collect();
-    set_finalizers(&ctx.client, backup, &kept).await?;
+    finalizer::release(&ctx.client, &**backup, BACKUP_FINALIZER).await?;
     Ok(Visit::Gone)
 }
 
@@ -46,23 +47,4 @@ pub async fn delete_cron_job(client: &Client, found: &CronJob) -> Result<()> {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         result => result.map(|_| ()).attempt(|| format!("delete CronJob {name}")),
     }
-}
-
-/// Adds the finalizer: from now on the Backup may own jobs. Returns the Backup as written.
-pub async fn add_finalizer(client: &Client, backup: &Backup) -> Result<Backup> {
-    if has_finalizer(backup) {
-        return Ok(backup.clone());
-    }
-    let mut finalizers = backup.finalizers().to_vec();
-    finalizers.push(BACKUP_FINALIZER.to_owned());
-    set_finalizers(client, backup, &finalizers).await
-}
-
-async fn set_finalizers(client: &Client, backup: &Backup, finalizers: &[String]) -> Result<Backup> {
-    let api: Api<Backup> = Api::namespaced(client.clone(), &backup.namespace().unwrap_or_default());
-    // With the version that was read: finalizers of others are not lost.
-    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": backup.resource_version()}});
-    api.patch(&backup.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .attempt(|| "write the finalizer".to_owned())
 }

@@ -2,26 +2,23 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use finaiflow_crds::backup::Run;
 use finaiflow_crds::names::{
-    BACKUP_FINALIZER, LABEL_CLAIM, SecretPurpose, backup_identity_name, backup_job_name, backup_secret_name,
-    backup_volume_name,
+    LABEL_CLAIM, SecretPurpose, backup_identity_name, backup_job_name, backup_secret_name, backup_volume_name,
 };
 use finaiflow_crds::{Backup, Tenant};
 use futures::future::try_join_all;
 use futures::try_join;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::{Client, ResourceExt};
 
 use super::Context;
-use crate::error::{Attempt, Error, Result};
+use crate::error::{Error, Result};
+use crate::tenant::dereference::read;
 
 /// A Backup and its surroundings.
 #[derive(Debug, Clone)]
@@ -194,19 +191,4 @@ pub async fn cron_jobs(client: &Client, home: &str, claim: &str) -> Result<BTree
     }));
     let found: Vec<Option<(Run, CronJob)>> = found.await?;
     Ok(found.into_iter().flatten().collect())
-}
-
-/// An object, or None if there is none of the name.
-pub async fn read<K>(client: &Client, namespace: &str, name: String) -> Result<Option<K>>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    api.get_opt(&name).await.attempt(|| format!("read {} {name}", K::kind(&())))
-}
-
-/// Whether the Backup may own jobs.
-#[must_use]
-pub fn has_finalizer(backup: &Backup) -> bool {
-    backup.finalizers().iter().any(|finalizer| finalizer == BACKUP_FINALIZER)
 }

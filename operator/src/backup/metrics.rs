@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use finaiflow_crds::Backup;
-use finaiflow_crds::condition::{self, ConditionType};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use prometheus::{IntGaugeVec, Opts, Registry};
+
+use super::update_status::acts;
 
 /// Of each Backup that acts.
 pub struct Gauges {
@@ -66,8 +67,7 @@ impl Gauges {
             since.map(|since| now.duration_since(since).as_secs())
         };
         // Of a bank that is gone, or that another Backup acts for, nothing can be missed here.
-        let rpo = condition::find(&status.conditions, ConditionType::RPOMet);
-        if !rpo.is_some_and(|rpo| rpo.status != "Unknown" || rpo.reason == "Pending") {
+        if !acts(status) {
             return;
         }
         let labels = [namespace.as_str(), name.as_str()];

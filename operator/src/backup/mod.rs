@@ -20,6 +20,7 @@ pub mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
+use finaiflow_crds::names::BACKUP_FINALIZER;
 use finaiflow_crds::{Backup, Tenant};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -31,6 +32,7 @@ use self::dereference::Found;
 use self::settings::Settings;
 use self::update_status::Standing;
 use crate::error::{Error, Result};
+use crate::finalizer;
 use crate::random::Random;
 use crate::story::Story;
 use crate::watch;
@@ -119,7 +121,7 @@ async fn make(ctx: &Context, found: &mut Found, story: &Story) -> Result<Standin
         validate::Outcome::Acts(valid) if found.tenant.is_some() => (valid, Standing::Acting),
         validate::Outcome::Acts(valid) => (valid, Standing::TenantGone),
     };
-    found.backup = Arc::new(delete::add_finalizer(&ctx.client, &found.backup).await?);
+    found.backup = Arc::new(finalizer::hold(&ctx.client, (*found.backup).clone(), BACKUP_FINALIZER).await?);
     if let Some(first) = update_status::first(found) {
         let written = update_status::write(&ctx.client, &found.backup, first, story).await?;
         let Some(written) = written else { return Ok(Standing::Waiting("it has changed meanwhile".to_owned())) };

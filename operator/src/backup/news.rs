@@ -1,7 +1,6 @@
 //! What was heard of Tenants and Backups that concerns others.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use finaiflow_crds::condition::{self, ConditionType};
 use finaiflow_crds::{Backup, Tenant};
@@ -9,6 +8,8 @@ use futures::channel::mpsc::UnboundedSender;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
+
+use crate::watch::mark;
 
 /// A Tenant that others shall look at, or whose Backups.
 pub type Names = UnboundedSender<ObjectRef<Tenant>>;
@@ -75,10 +76,4 @@ fn hear<K: ResourceExt>(
             let _ = names.unbounded_send(tenant(object));
         }
     }
-}
-
-fn mark(what: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    what.hash(&mut hasher);
-    hasher.finish()
 }

@@ -118,6 +118,13 @@ fn ready(
     }
 }
 
+/// Whether the Backup acts for its bank, and that is there: of several one knows how old its backups are, the others nothing.
+#[must_use]
+pub fn acts(status: &BackupStatus) -> bool {
+    condition::find(&status.conditions, ConditionType::RPOMet)
+        .is_some_and(|rpo| rpo.status != Truth::Unknown.as_str() || rpo.reason == PENDING)
+}
+
 fn objective(backup: &Backup) -> SignedDuration {
     SignedDuration::from_mins(backup.spec.objectives.rpo_minutes.into())
 }
@@ -180,9 +187,11 @@ fn verified(at: &[DestinationStatus]) -> Verdict {
         return (Truth::Unknown, NOT_YET_VERIFIED, format!("not verified yet: {missing}"));
     }
     // They take turns, a destination a run.
-    let message = "the newest verification of every destination found everything good";
-    let still = if missing.is_empty() { String::new() } else { format!("; not verified yet: {missing}") };
-    (Truth::True, VERIFIED, format!("{message}{still}"))
+    let message = match missing.as_str() {
+        "" => "the newest verification of every destination found everything good".to_owned(),
+        missing => format!("the verifications so far found everything good; not verified yet: {missing}"),
+    };
+    (Truth::True, VERIFIED, message)
 }
 
 fn findings(findings: &[Finding]) -> String {

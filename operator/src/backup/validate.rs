@@ -13,6 +13,7 @@ use super::dereference::Found;
 use super::keys;
 use super::settings::{Class, Settings};
 use crate::error::{Error, Reason, Result};
+use crate::tenant::build::KEK;
 
 /// Key of the identity in its Secret.
 pub const IDENTITY: &str = "identity";
@@ -22,8 +23,6 @@ pub const RECIPIENT: &str = "recipient";
 pub const SIGNERS: &str = "signers";
 /// Key of the key that signs manifests.
 pub const SIGNING_KEY: &str = "signing-key";
-/// Key of the data key that is escrowed.
-pub const KEK: &str = "kek";
 /// Key of the login.
 pub const DATABASE_URL: &str = "DATABASE_URL";
 

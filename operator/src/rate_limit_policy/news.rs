@@ -1,7 +1,6 @@
 //! What was heard of policies, Tenants and Leases, and which policies must be looked at because of it.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::{Context, update_status};
 use crate::replica;
-use crate::watch::Changes;
+use crate::watch::{Changes, mark};
 
 /// What is heard within this time is answered at once: Tenants come in thousands.
 const GATHER: Duration = Duration::from_millis(200);
@@ -65,12 +64,6 @@ impl News {
         }
         std::mem::take(&mut *self.namespaces.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-fn mark(what: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    what.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// The policies to visit because of what is heard.

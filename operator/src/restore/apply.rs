@@ -9,7 +9,7 @@ use finaiflow_crds::restore::Mode;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::dereference::Found;
@@ -17,6 +17,7 @@ use super::validate::{Place, Start, Step, place};
 use super::{Context, build, update_status};
 use crate::catalog::{Catalog, Password};
 use crate::error::{Attempt, Error, OnServer, Reason, Result};
+use crate::finalizer;
 use crate::tenant::build::{KEK, database_url};
 
 /// Does a step. Each can be repeated.
@@ -25,7 +26,7 @@ pub async fn apply<C: Catalog>(ctx: &Context<C>, found: &Found, step: &Step) -> 
     match step {
         Step::Settled | Step::Refuse(_) | Step::Wait(_) | Step::Running | Step::Saved { .. } => Ok(()),
         // The Tenant's own visit says so in its status, and the API server lets go of it.
-        Step::Close => hold(ctx.client(), restore).await,
+        Step::Close => hold(ctx, restore).await,
         Step::Save(start) => save(ctx, found, start).await,
         Step::Start(start) => begin(ctx, found, start).await,
         Step::End(report) => {
@@ -52,7 +53,7 @@ async fn save<C: Catalog>(ctx: &Context<C>, found: &Found, start: &Start) -> Res
 /// Secret before the Job.
 async fn begin<C: Catalog>(ctx: &Context<C>, found: &Found, start: &Start) -> Result<()> {
     let (restore, catalog, source) = (&found.restore, &ctx.operator.ctx.catalog, start.source.to_string());
-    hold(ctx.client(), restore).await?;
+    hold(ctx, restore).await?;
     let template = match &restore.spec.source.class_name {
         Some(class) => build::reader(found, ctx.config(), &source, class)?,
         None => ctx.jobs().template(&source, Run::Drill).await?,
@@ -118,7 +119,7 @@ async fn carry_key<C>(ctx: &Context<C>, restore: &Restore, source: &str) -> Resu
 /// Closes the way in, and takes its Secret away; where data was to be replaced and was not, that comes back. The Jobs stay
 /// for their logs, until their time is over.
 pub async fn end<C: Catalog>(ctx: &Context<C>, restore: &Restore, succeeded: bool) -> Result<()> {
-    if restore.finalizers().iter().all(|finalizer| finalizer != RESTORE_FINALIZER) {
+    if !finalizer::is_held(restore, RESTORE_FINALIZER) {
         return Ok(());
     }
     let target = restore.spec.target_tenant_ref.as_ref();
@@ -138,7 +139,7 @@ pub async fn end<C: Catalog>(ctx: &Context<C>, restore: &Restore, succeeded: boo
         Err(kube::Error::Api(status)) if status.is_not_found() => {}
         result => drop(result.attempt(|| format!("delete secret {name}"))?),
     }
-    release(ctx.client(), restore).await
+    finalizer::release(ctx.client(), restore, RESTORE_FINALIZER).await
 }
 
 /// Ends a Restore that is being deleted: its Jobs first, so that nothing is at work any more.
@@ -151,27 +152,6 @@ pub async fn give_up<C: Catalog>(ctx: &Context<C>, restore: &Restore) -> Result<
     end(ctx, restore, completed).await
 }
 
-async fn hold(client: &Client, restore: &Restore) -> Result<()> {
-    let mut finalizers = restore.finalizers().to_vec();
-    if finalizers.iter().any(|finalizer| finalizer == RESTORE_FINALIZER) {
-        return Ok(());
-    }
-    finalizers.push(RESTORE_FINALIZER.to_owned());
-    set_finalizers(client, restore, &finalizers).await
-}
-
-async fn release(client: &Client, restore: &Restore) -> Result<()> {
-    let kept: Vec<_> =
-        restore.finalizers().iter().filter(|finalizer| *finalizer != RESTORE_FINALIZER).cloned().collect();
-    set_finalizers(client, restore, &kept).await
-}
-
-async fn set_finalizers(client: &Client, restore: &Restore, finalizers: &[String]) -> Result<()> {
-    let api: Api<Restore> = Api::namespaced(client.clone(), &restore.namespace().unwrap_or_default());
-    // With the version that was read: finalizers of others are not lost.
-    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": restore.resource_version()}});
-    match api.patch(&restore.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        result => result.map(drop).attempt(|| "write the finalizer".to_owned()),
-    }
+async fn hold<C>(ctx: &Context<C>, restore: &Restore) -> Result<()> {
+    finalizer::hold(ctx.client(), restore.clone(), RESTORE_FINALIZER).await.map(drop)
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use finaiflow_crds::backup::{Anchor, JobDestination, JobSettings, Place as JobPlace, Run};
 use finaiflow_crds::names::{
-    ANNOTATION_CLAIM, BACKUP, GROUP, LABEL_MANAGED_BY, LABEL_RESTORE, LABEL_RESTORE_NAMESPACE, MANAGED_BY,
+    ANNOTATION_CLAIM, GROUP, LABEL_MANAGED_BY, LABEL_RESTORE, LABEL_RESTORE_NAMESPACE, MANAGED_BY,
 };
 use finaiflow_crds::restore::{Mode, Target};
 use finaiflow_crds::{Backup, Restore};
@@ -51,19 +51,15 @@ pub fn number(restore: &Restore) -> u32 {
 pub fn restoring(restore: &Restore, home: &str, start: &Start, drill: JobTemplateSpec) -> Option<Job> {
     let name = name(restore);
     let mut spec = drill.spec?;
-    let pod = spec.template.spec.as_mut()?;
-    // Nothing is signed or taken.
-    pod.volumes.get_or_insert_default().retain(|volume| volume.name != "keys");
-    let container = pod.containers.iter_mut().find(|container| container.name == BACKUP)?;
-    container.volume_mounts.get_or_insert_default().retain(|mount| mount.name != "keys");
+    let container = job::container(&mut spec)?;
     container.command = Some(command(restore));
     let env = container.env.get_or_insert_default();
     tell(env, start.anchor.clone())?;
     if start.target.is_some() {
         // Where a Tenant gets the data there is nothing to throw away.
-        pod.init_containers = None;
         env.retain(|variable| variable.name != SCRATCH_DATABASE_URL);
         env.push(from_secret(DATABASE_URL, name.clone()));
+        spec.template.spec.as_mut()?.init_containers = None;
     }
     Some(made(restore, home, name, spec))
 }
@@ -122,13 +118,9 @@ fn tell(env: &mut [EnvVar], anchor: Option<Anchor>) -> Option<()> {
 }
 
 fn command(restore: &Restore) -> Vec<String> {
-    let spec = &restore.spec;
-    let mut words = vec!["/usr/local/bin/finaiflow-backup".to_owned(), "restore".to_owned()];
-    words.extend(["--target".to_owned(), target(restore)]);
-    if let Some(destination) = &spec.source.destination {
-        words.extend(["--destination".to_owned(), destination.clone()]);
-    }
-    words
+    let target = target(restore);
+    let destination = restore.spec.source.destination.iter().flat_map(|name| ["--destination", name.as_str()]);
+    job::command(["restore", "--target", target.as_str()].into_iter().chain(destination))
 }
 
 fn target(restore: &Restore) -> String {

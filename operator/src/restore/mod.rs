@@ -86,7 +86,6 @@ pub async fn visit<C: Catalog>(ctx: &Context<C>, watched: &Restore, story: &Stor
     let now = (ctx.operator.ctx.now)();
     let step = validate::validate(&found, now);
     if let Step::Settled = step {
-        story.step("apply", apply::end(ctx, restore, true)).await?;
         return Ok(Visit::Done);
     }
     story.step("apply", apply::apply(ctx, &found, &step)).await?;

@@ -3,8 +3,7 @@
 use finaiflow_crds::Tenant;
 use finaiflow_crds::names::SecretPurpose;
 use finaiflow_crds::tenant::SecretStatus;
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Client, ResourceExt};
+use kube::ResourceExt;
 
 use super::build::{Before, Prepared, PreparedSecret};
 use super::child::{self, Child, Written, describe};
@@ -63,7 +62,7 @@ pub async fn apply<C: Catalog>(
     story.step("claim", apply_claim(catalog, &server, &names, &claim, story)).await?;
     let written = async {
         for secret in &secrets {
-            let written = apply_secret(client, secret, before.secrets.get(&secret.purpose)).await?;
+            let written = child::ensure_ours(client, &secret.object, before.secrets.get(&secret.purpose)).await?;
             journal.secret(secret, written);
         }
         Ok::<_, Error>(())
@@ -112,13 +111,6 @@ async fn apply_claim<C: Catalog>(
         }
     }
     Ok(())
-}
-
-async fn apply_secret(client: &Client, secret: &PreparedSecret, live: Option<&Secret>) -> Result<Written> {
-    match live {
-        Some(_) => child::ensure(client, &secret.object, live).await,
-        None => child::create(client, &secret.object).await.map(|()| Written::Created),
-    }
 }
 
 fn secret_status(tenant: &Tenant, secret: &PreparedSecret) -> SecretStatus {

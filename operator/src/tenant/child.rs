@@ -57,10 +57,18 @@ pub async fn ensure<K: Child>(client: &Client, declared: &K, live: Option<&K>) -
 }
 
 /// Creates `declared`, which must not exist: an apply would overwrite what somebody made in the meantime.
-pub async fn create<K: Child>(client: &Client, declared: &K) -> Result<()> {
+async fn create<K: Child>(client: &Client, declared: &K) -> Result<()> {
     let parameters = PostParams { field_manager: Some(MANAGER_OPERATOR.to_owned()), ..PostParams::default() };
     api(client, declared).create(&parameters, declared).await.attempt(|| format!("create {}", describe(declared)))?;
     Ok(())
+}
+
+/// The same for what nobody else may have made in the meantime, such as a Secret: what is not `live` is created.
+pub async fn ensure_ours<K: Child>(client: &Client, declared: &K, live: Option<&K>) -> Result<Written> {
+    match live {
+        Some(_) => ensure(client, declared, live).await,
+        None => create(client, declared).await.map(|()| Written::Created),
+    }
 }
 
 fn api<K: Child>(client: &Client, object: &K) -> Api<K> {

@@ -231,7 +231,7 @@ async fn reconcile<C: Catalog>(tenant: Arc<Tenant>, operator: Arc<Operator<C>>) 
 
 /// A write that met another one, or one lost answer of the API server or of PostgreSQL, is retried before anybody hears
 /// of it.
-fn is_worth_reporting(error: &Error, failures: u32) -> bool {
+pub(crate) fn is_worth_reporting(error: &Error, failures: u32) -> bool {
     failures > 0 || !matches!(error.reason(), Reason::KubernetesError | Reason::DatabaseUnavailable)
 }
 

@@ -5,22 +5,22 @@ use finaiflow_crds::names::{ANNOTATION_CLAIM, SecretPurpose, TENANT_FINALIZER};
 use finaiflow_crds::tenant::DeletionPolicy;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
 
-use super::dereference::{has_finalizer, names, own_claims, secrets};
+use super::dereference::{names, own_claims, secrets};
 use super::farewell;
 use crate::catalog::{Catalog, Change, Claim, ClaimState, TenantNames};
 use crate::config::Server;
 use crate::context::Context;
 use crate::error::{Attempt, OnServer, Reason, Result};
+use crate::finalizer;
 use crate::story::{Fact, Story};
 
 /// Gives up what the Tenant has, by its policy, then lets it go. Each step can be repeated after a crash. What it waits
 /// for, if it does.
 pub async fn delete<C: Catalog>(ctx: &Context<C>, tenant: &Tenant, story: &Story) -> Result<Option<String>> {
-    if !has_finalizer(tenant) {
+    if !finalizer::is_held(tenant, TENANT_FINALIZER) {
         return Ok(None);
     }
     for (server, claim) in own_claims(ctx, tenant).await? {
@@ -29,8 +29,7 @@ pub async fn delete<C: Catalog>(ctx: &Context<C>, tenant: &Tenant, story: &Story
             return Ok(waits);
         }
     }
-    let kept: Vec<_> = tenant.finalizers().iter().filter(|finalizer| *finalizer != TENANT_FINALIZER).cloned().collect();
-    set_finalizers(&ctx.client, tenant, &kept).await?;
+    finalizer::release(&ctx.client, tenant, TENANT_FINALIZER).await?;
     Ok(None)
 }
 
@@ -115,23 +114,4 @@ pub async fn delete_secret(client: &Client, found: &ObjectMeta) -> Result<()> {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         result => result.map(|_| ()).attempt(|| format!("delete secret {name}")),
     }
-}
-
-/// Adds the finalizer: from now on the Tenant may own something outside Kubernetes. Returns the Tenant as written.
-pub async fn add_finalizer(client: &Client, tenant: Tenant) -> Result<Tenant> {
-    if has_finalizer(&tenant) {
-        return Ok(tenant);
-    }
-    let mut finalizers = tenant.finalizers().to_vec();
-    finalizers.push(TENANT_FINALIZER.to_owned());
-    set_finalizers(client, &tenant, &finalizers).await
-}
-
-async fn set_finalizers(client: &Client, tenant: &Tenant, finalizers: &[String]) -> Result<Tenant> {
-    let api: Api<Tenant> = Api::namespaced(client.clone(), &tenant.namespace().unwrap_or_default());
-    // With the version that was read: finalizers of others are not lost.
-    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": tenant.resource_version()}});
-    api.patch(&tenant.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .attempt(|| "write the finalizer".to_owned())
 }

@@ -26,6 +26,7 @@ use crate::catalog::{Catalog, Claim, ClaimId, Observed, TenantNames};
 use crate::config::{Config, Server};
 use crate::context::Context;
 use crate::error::{Attempt, Error, OnServer, Reason, Result, grant_hint};
+use crate::finalizer;
 
 /// What is there before a visit changes anything.
 #[derive(Debug, Clone)]
@@ -68,7 +69,7 @@ pub struct FailedJob {
 
 /// The Tenant as it is now, or None if it is gone. The watched copy may be older than this operator's own writes.
 pub async fn current<C: Catalog>(ctx: &Context<C>, watched: &Tenant) -> Result<Option<Tenant>> {
-    if !has_finalizer(watched) {
+    if !finalizer::is_held(watched, TENANT_FINALIZER) {
         // Nothing was written yet.
         return Ok(Some(watched.clone()));
     }
@@ -98,7 +99,7 @@ pub async fn dereference<C: Catalog>(ctx: &Context<C>, tenant: &Tenant) -> Resul
     let names = claimed.as_ref().map(|(names, _)| names);
     // Before the finalizer nothing of ours can be there but what an earlier Tenant left, and what is there of others'
     // is found when Secrets are created.
-    let has_children = has_finalizer(tenant) || claimed.is_some();
+    let has_children = finalizer::is_held(tenant, TENANT_FINALIZER) || claimed.is_some();
     let anchor =
         tenant.status.as_ref().and_then(|status| status.ledger.as_ref()).filter(|ledger| ledger.hash.is_some());
     let anchor = anchor.map(|ledger| ledger.sequence);
@@ -251,7 +252,8 @@ pub async fn secrets(client: &Client, namespace: &str, tenant: &str) -> Result<B
     Ok(found.into_iter().filter_map(|(purpose, secret)| Some((purpose, secret?))).collect())
 }
 
-async fn read<K>(client: &Client, namespace: &str, name: String) -> Result<Option<K>>
+/// An object, or None if there is none of the name.
+pub async fn read<K>(client: &Client, namespace: &str, name: String) -> Result<Option<K>>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
 {
@@ -264,10 +266,4 @@ async fn failed_job(client: &Client, namespace: &str, tenant: &str) -> Result<Op
     let of_tenant = ListParams::default().labels(&format!("{LABEL_TENANT}={tenant}"));
     let jobs = api.list(&of_tenant).await.attempt(|| "list Jobs".to_owned())?;
     Ok(validate::failure_of_newest(&jobs.items))
-}
-
-/// Whether the Tenant may own something outside Kubernetes.
-#[must_use]
-pub fn has_finalizer(tenant: &Tenant) -> bool {
-    tenant.finalizers().iter().any(|finalizer| finalizer == TENANT_FINALIZER)
 }

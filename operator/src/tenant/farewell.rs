@@ -3,7 +3,7 @@
 
 use finaiflow_crds::Tenant;
 use finaiflow_crds::backup::{Report, Run};
-use finaiflow_crds::names::{BACKUP, LABEL_TENANT};
+use finaiflow_crds::names::LABEL_TENANT;
 use k8s_openapi::api::batch::v1::{Job, JobTemplateSpec};
 use kube::ResourceExt;
 
@@ -35,23 +35,23 @@ pub async fn take<C: Catalog>(
         |name: &str, template: JobTemplateSpec| Some(job::once(&ctx.home, name.to_owned(), &labels, template.spec?));
 
     let stored = match jobs.state(&last).await? {
-        None => {
-            jobs.create(made(&last, jobs.template(&claim, Run::Full).await?)).await?;
+        state @ (None | Some(State::Working)) => {
+            if state.is_none() {
+                jobs.create(made(&last, jobs.template(&claim, Run::Full).await?)).await?;
+            }
             return Ok(Some("the last backup is being taken".to_owned()));
         }
-        Some(State::Working) => return Ok(Some("the last backup is being taken".to_owned())),
         Some(State::Failed(why)) => Err(why),
         Some(State::Reported(report)) => stored(&report),
     };
     let proven = match &stored {
         Err(_) => Ok(()),
         Ok((artifact, destination)) => match jobs.state(&proof).await? {
-            None => {
-                let job = made(&proof, jobs.template(&claim, Run::Drill).await?);
-                jobs.create(job.and_then(|job| proving(job, destination))).await?;
-                return Ok(Some(format!("{artifact} is being restored from {destination}, as a proof")));
-            }
-            Some(State::Working) => {
+            state @ (None | Some(State::Working)) => {
+                if state.is_none() {
+                    let job = made(&proof, jobs.template(&claim, Run::Drill).await?);
+                    jobs.create(job.and_then(|job| proving(job, destination))).await?;
+                }
                 return Ok(Some(format!("{artifact} is being restored from {destination}, as a proof")));
             }
             Some(State::Failed(why)) => Err(why),
@@ -93,9 +93,7 @@ fn is_proven(report: &Report, destination: &str) -> std::result::Result<(), Stri
 
 /// The job of a drill as one that verifies a destination.
 fn proving(mut job: Job, destination: &str) -> Option<Job> {
-    let pod = job.spec.as_mut()?.template.spec.as_mut()?;
-    let container = pod.containers.iter_mut().find(|container| container.name == BACKUP)?;
-    let words = ["/usr/local/bin/finaiflow-backup", "verify", "--mode", "restore", "--destination", destination];
-    container.command = Some(words.map(str::to_owned).into());
+    let words = ["verify", "--mode", "restore", "--destination", destination];
+    job::container(job.spec.as_mut()?)?.command = Some(job::command(words));
     Some(job)
 }

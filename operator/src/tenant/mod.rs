@@ -22,12 +22,14 @@ pub mod validate;
 
 use finaiflow_crds::Tenant;
 use finaiflow_crds::condition::{self, ConditionType};
+use finaiflow_crds::names::TENANT_FINALIZER;
 
 use self::update_status::View;
 use self::validate::Setting;
 use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::finalizer;
 use crate::replica;
 use crate::story::Story;
 use crate::watch;
@@ -78,7 +80,7 @@ pub async fn visit<C: Catalog>(ctx: &Context<C>, watched: &Tenant, story: &Story
     let valid = validate::validate(&tenant, found, setting)?;
     let prepared = build::build(&tenant, valid, &ctx.config, (ctx.now)(), ctx.random)?;
 
-    let tenant = delete::add_finalizer(&ctx.client, tenant).await?;
+    let tenant = finalizer::hold(&ctx.client, tenant, TENANT_FINALIZER).await?;
     if let Some(status) = update_status::first(&tenant, (ctx.now)()) {
         update_status::write(&ctx.client, &tenant, status, story).await?;
     }

@@ -7,19 +7,20 @@ use finaiflow_crds::tenant::TenantBackupStatus;
 use finaiflow_crds::{Backup, Tenant};
 use kube::ResourceExt;
 
-/// The Backup that acts for the Tenant. Of several one knows how old its backups are; the others know nothing.
+use crate::backup::update_status;
+
+/// The Backup that acts for the Tenant.
 #[must_use]
 pub fn acting(backups: &[Arc<Backup>], tenant: &Tenant) -> Option<Arc<Backup>> {
     let claim = tenant.status.as_ref()?.claim_id.as_ref()?;
-    let acts = |backup: &&Arc<Backup>| {
+    let acting = |backup: &&Arc<Backup>| {
         let Some(status) = &backup.status else { return false };
         backup.namespace() == tenant.namespace()
             && backup.spec.tenant_ref.name == tenant.name_any()
             && status.claim_id.as_ref() == Some(claim)
-            && condition::find(&status.conditions, ConditionType::RPOMet)
-                .is_some_and(|rpo| rpo.status != Truth::Unknown.as_str() || rpo.reason == "Pending")
+            && update_status::acts(status)
     };
-    backups.iter().find(acts).map(Arc::clone)
+    backups.iter().find(acting).map(Arc::clone)
 }
 
 /// What is stored, for the Tenant's status.

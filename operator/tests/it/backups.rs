@@ -198,7 +198,7 @@ async fn a_login_is_followed_and_the_end_leaves_what_opens_backups() {
     assert_eq!(again["identity"], opens["identity"]);
     assert!(again["signers"].0.starts_with(&opens["signers"].0) && again["signers"].0.len() > opens["signers"].0.len());
     let cron_job: CronJob = world.api(&world.system).get(&backup_job_name(&claim, Run::Verify)).await.unwrap();
-    let settings: JobSettings = finaiflow_operator::backup::build::settings_of(&cron_job).unwrap();
+    let settings: JobSettings = finaiflow_operator::backup::build::pod::settings(&cron_job).unwrap();
     assert_eq!((settings.claim_id, settings.trusted_keys.len()), (claim.clone(), 2));
 
     world.api::<Backup>(&world.banks).delete("second", &DeleteParams::default()).await.unwrap();

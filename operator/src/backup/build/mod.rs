@@ -16,8 +16,6 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
-pub use pod::settings as settings_of;
-
 use super::dereference::{Found, Live};
 use super::validate::Valid;
 use crate::error::Result;

@@ -14,7 +14,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::backup::settings::Settings;
-use crate::backup::validate::{DATABASE_URL, IDENTITY, KEK, SIGNING_KEY, Valid};
+use crate::backup::validate::{DATABASE_URL, IDENTITY, SIGNING_KEY, Valid};
+use crate::job;
+use crate::tenant::build::KEK;
 
 /// Same as the images' user.
 const USER: i64 = 65_532;
@@ -110,7 +112,7 @@ fn command(run: Run, mode: VerificationMode) -> Vec<String> {
         Run::Verify if mode == VerificationMode::Checksum => &["verify", "--mode", "checksum"],
         Run::Verify => &["verify", "--mode", "restore"],
     };
-    std::iter::once("/usr/local/bin/finaiflow-backup").chain(words.iter().copied()).map(str::to_owned).collect()
+    job::command(words.iter().copied())
 }
 
 /// What signs is where backups are taken, and what opens them where they are proven: no pod has both.

@@ -10,9 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::metadata;
 use crate::backup::dereference::Found;
 use crate::backup::keys::{Identity, draw_signing_key, recipient, signer};
-use crate::backup::validate::{DATABASE_URL, IDENTITY, KEK, RECIPIENT, SIGNERS, SIGNING_KEY, Valid};
+use crate::backup::validate::{DATABASE_URL, IDENTITY, RECIPIENT, SIGNERS, SIGNING_KEY, Valid};
 use crate::error::Result;
 use crate::random::{Random, RandomError};
+use crate::tenant::build::KEK;
 
 /// Both Secrets, and what of them is public.
 pub struct Secrets {

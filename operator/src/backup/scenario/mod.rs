@@ -19,7 +19,7 @@ use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::build::settings_of;
+use super::build::pod;
 use super::settings::tests::example;
 use super::{Context, Visit, report, visit};
 use crate::error::Result;
@@ -201,7 +201,7 @@ impl World {
     }
 
     fn settings(&self, run: Run) -> JobSettings {
-        settings_of(&self.cron_job(run).unwrap()).unwrap()
+        pod::settings(&self.cron_job(run).unwrap()).unwrap()
     }
 
     fn secret(&self, name: &str, key: &str) -> String {
