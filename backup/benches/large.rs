@@ -27,8 +27,10 @@ use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use finaiflow_schema::names::quote;
 use finaiflow_schema::testing::TenantDb;
 use futures::future::join_all;
+use sqlx::AssertSqlSafe;
 
 use crate::bank::{Bank, IDENTITY};
 use crate::program::Job;
@@ -54,6 +56,7 @@ async fn measure(entries: usize) {
         let report = row(entries, kind, &job, job.start(&["take", kind]));
         report.artifact.unwrap_or_else(|| panic!("{kind}: {:?}", report.error))
     };
+    an_hour_passes(&job.bank).await;
     stored("full");
     transfers(&job.bank, "then", CHANGES).await;
     stored("incremental");
@@ -77,6 +80,19 @@ async fn transfers(bank: &Bank, prefix: &str, number: usize) {
         let keys = (batch..number.min(batch + AT_ONCE))
             .map(|number| bank.transfer(format!("{prefix} {number}"), number % 4, (number + 1) % 4));
         join_all(keys).await;
+    }
+}
+
+/// An increment holds the answers of the last ten minutes again, so a ledger that was written in a minute would be all of
+/// them. The server has tidied up since, too.
+async fn an_hour_passes(bank: &Bank) {
+    let keys = format!("{}.idempotency_keys", quote(&bank.db.names.schema));
+    let age = format!(
+        "UPDATE {keys} SET expires_at = expires_at - interval '1 hour', created_at = created_at - interval '1 hour'"
+    );
+    let mut superuser = bank.db.superuser().await;
+    for statement in [age.as_str(), "VACUUM (FULL, ANALYZE)", "CHECKPOINT"] {
+        sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut superuser).await.unwrap();
     }
 }
 
