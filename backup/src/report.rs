@@ -20,6 +20,7 @@ pub fn empty(now: OffsetDateTime) -> Report {
         destinations: Vec::new(),
         plan: None,
         restored: None,
+        data_key: None,
         rto_seconds: None,
         findings: Vec::new(),
     }

@@ -232,6 +232,8 @@ pub enum Error {
     Verify(#[from] finaiflow_backup::verify::Error),
     #[error(transparent)]
     Identity(#[from] seal::Error),
+    #[error("CARRIER_KEY is not 32 bytes in base64")]
+    Carrier,
     #[error("anchor: {0}")]
     Anchor(String),
     #[error(transparent)]

@@ -2,9 +2,11 @@
 
 use std::env;
 
+use data_encoding::BASE64;
 use finaiflow_backup::job::{Destination, Job};
+use finaiflow_backup::manifest::Manifest;
 use finaiflow_backup::restore::{self, Plan, Restored, Use};
-use finaiflow_backup::seal::Identities;
+use finaiflow_backup::seal::{self, Identities};
 use finaiflow_backup::status::time;
 use finaiflow_backup::vault::Vault;
 use finaiflow_backup::verify::{self, Finding, Order, Rehearsed, Scratch};
@@ -50,6 +52,8 @@ async fn from(
     let chains = survey.whole();
     let plan = Plan::of(&chains, asked.target)?;
     report.plan = Some(planned(job, destination, &plan));
+    // First, as rows that nobody can read are not a bank that is back.
+    let data_key = carried(job, &plan, identities)?;
     let (restored, findings) = if env::var_os("DATABASE_URL").is_some() {
         into_tenant(job, survey.vault(), &plan, identities).await?
     } else {
@@ -60,6 +64,7 @@ async fn from(
         let wrong = report.findings.first().map(|finding| finding.message.clone());
         return Err(Error::Damaged(wrong.unwrap_or_default()));
     };
+    report.data_key = data_key;
     report.restored = Some(crds::Restored {
         recovery_point_time: time(restored.recovery_point),
         epoch: restored.head.epoch.cast_signed(),
@@ -67,6 +72,21 @@ async fn from(
         hash: (restored.head.sequence > Sequence::ZERO).then(|| restored.head.hash.to_string()),
     });
     Ok(())
+}
+
+/// The data key of the bank as it was then, sealed for the operator, where that asks for it.
+fn carried(job: &Job, plan: &Plan<'_>, identities: &Identities) -> Result<Option<String>> {
+    let Some(carrier) = env::var_os("CARRIER_KEY") else { return Ok(None) };
+    let carrier = BASE64.decode(carrier.as_encoded_bytes()).ok().and_then(|key| key.try_into().ok());
+    let carrier: [u8; 32] = carrier.ok_or(Error::Carrier)?;
+    let Some(sealed) = &newest(plan).kek else { return Ok(None) };
+    let sealed = BASE64.decode(sealed.as_bytes()).map_err(|_| seal::Error::WrappedKey)?;
+    let key = seal::open_bytes(identities, &sealed)?;
+    Ok(Some(BASE64.encode(&seal::seal_with(&carrier, job.claim.to_string().as_bytes(), &key)?)))
+}
+
+fn newest<'a>(plan: &Plan<'a>) -> &'a Manifest {
+    plan.ahead().map_or(plan.last(), |ahead| ahead.artefact.manifest())
 }
 
 /// To stay.
@@ -102,11 +122,10 @@ async fn into_scratch(
 
 fn planned(job: &Job, destination: &Destination, plan: &Plan<'_>) -> crds::Plan {
     let last = plan.last();
-    let newest = plan.ahead().map_or(last.id, |ahead| ahead.artefact.manifest().id);
     crds::Plan {
         claim_id: job.claim.to_string(),
         destination: destination.name.clone(),
-        artifact: newest.to_string(),
+        artifact: newest(plan).id.to_string(),
         artifacts: i32::try_from(plan.artefacts().count()).unwrap_or(i32::MAX),
         bytes: i64::try_from(plan.bytes()).unwrap_or(i64::MAX),
         // Of a journal between two artefacts, the time is known once it is there.

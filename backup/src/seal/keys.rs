@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{Read as _, Write as _};
 
 use age::{DecryptError, Decryptor, EncryptError, Encryptor, x25519};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, RandomizedNonceKey};
 
 use super::{Error, Label, Result, Secrets};
 use crate::sha256::sha256;
@@ -85,6 +86,14 @@ pub fn open_bytes(identities: &Identities, sealed: &[u8]) -> Result<Vec<u8>> {
     let mut secret = Vec::new();
     reader.read_to_end(&mut secret).map_err(|_| Error::WrappedKey)?;
     Ok(secret)
+}
+
+/// Encrypts a small secret to whoever has the key, and binds it to what it is about: nonce (12 bytes), ciphertext and tag (16
+/// bytes) of AES-256-GCM.
+pub fn seal_with(key: &[u8; 32], about: &[u8], secret: &[u8]) -> Result<Vec<u8>> {
+    let mut sealed = secret.to_vec();
+    let nonce = RandomizedNonceKey::new(&AES_256_GCM, key)?.seal_in_place_append_tag(Aad::from(about), &mut sealed)?;
+    Ok([nonce.as_ref().as_slice(), &sealed].concat())
 }
 
 /// The data key and what it is for, encrypted to the recipients.

@@ -29,7 +29,7 @@ use finaiflow_schema::names::ClaimId;
 
 use crate::manifest::ArtefactId;
 
-pub use keys::{Identities, Recipients, open_bytes, seal_bytes};
+pub use keys::{Identities, Recipients, open_bytes, seal_bytes, seal_with};
 pub use reader::Reader;
 pub use writer::{Sealed, Writer};
 

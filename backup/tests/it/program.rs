@@ -21,7 +21,7 @@ use crate::bank::{Bank, IDENTITY};
 use crate::harness::{Directory, identities};
 use crate::pruning::days_as;
 
-const KEK: &[u8; 32] = b"the key that the bank's data key";
+pub const KEK: &[u8; 32] = b"the key that the bank's data key";
 
 /// What a job of a bank is told.
 pub struct Job {

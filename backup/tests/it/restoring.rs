@@ -4,8 +4,11 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use data_encoding::BASE64;
 use finaiflow_backup::vault::Folder;
 use finaiflow_ledger::chain::Hash;
+use finaiflow_schema::names::ClaimId;
 use finaiflow_schema::provision::{close_restore, open_restore};
 use finaiflow_schema::testing::{TenantDb, random_password};
 use serde_json::json;
@@ -13,7 +16,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
 use crate::bank::{Bank, IDENTITY, emptied, random};
-use crate::program::{Job, Ran};
+use crate::program::{Job, KEK, Ran};
+
+const CARRIER: [u8; 32] = [7; 32];
 
 /// The program with the identity, an anchor (epoch, sequence and hash) and the one database that it needs.
 fn command(job: &Job, anchor: &(i32, i64, [u8; 32]), arguments: &[&str], database: (&str, &str)) -> Command {
@@ -24,13 +29,23 @@ fn command(job: &Job, anchor: &(i32, i64, [u8; 32]), arguments: &[&str], databas
     settings["anchor"] = json!({"epoch": epoch, "sequence": sequence, "hash": Hash(*hash).to_string()});
     let mut command = job.command(env!("CARGO_BIN_EXE_finaiflow-backup"), arguments);
     command.env_remove("DATABASE_URL").env("FINAIFLOW_JOB", settings.to_string());
-    command.env("FINAIFLOW_IDENTITY", identity).env(database.0, database.1);
+    command.env("FINAIFLOW_IDENTITY", identity).env(database.0, database.1).env("CARRIER_KEY", BASE64.encode(&CARRIER));
     command
+}
+
+/// The data key in a report, for who has the carrier.
+fn carried(ran: &Ran, claim: ClaimId) -> Vec<u8> {
+    let mut sealed = BASE64.decode(ran.report().data_key.as_ref().unwrap().as_bytes()).unwrap();
+    let (nonce, sealed) = sealed.split_first_chunk_mut::<12>().unwrap();
+    let key = RandomizedNonceKey::new(&AES_256_GCM, &CARRIER).unwrap();
+    let about = Aad::from(claim.to_string());
+    key.open_in_place(Nonce::assume_unique_for_key(*nonce), about, sealed).unwrap().to_vec()
 }
 
 fn run(job: &Job, anchor: &(i32, i64, [u8; 32]), arguments: &[&str], database: (&str, &str)) -> Ran {
     let ran = job.ended(command(job, anchor, arguments, database).spawn().unwrap());
     assert!(!ran.output.contains("AGE-SECRET-KEY") && !ran.output.contains(database.1), "{ran:?}");
+    assert!(!ran.output.contains(&String::from_utf8_lossy(KEK).into_owned()), "{ran:?}");
     ran
 }
 
@@ -85,6 +100,7 @@ async fn what_lies_in_the_other_region_comes_back() {
     let to = format!("sequence={point}");
     let ran = run(&job, &anchor, &["restore", "--target", &to], login).passed();
     assert_eq!(ran.report().findings, []);
+    assert_eq!(carried(&ran, bank.db.claim_id), KEK);
     let (plan, restored) = (ran.report().plan.as_ref().unwrap(), ran.report().restored.as_ref().unwrap());
     assert_eq!((plan.destination.as_str(), plan.artifacts, plan.sequence), ("other", 2, point));
     assert_eq!((restored.epoch, restored.sequence, ran.report().rto_seconds.is_some()), (epoch, point, true));

@@ -95,6 +95,8 @@ async fn disturb(bank: &Bank, round: usize, open: &mut Vec<Transaction<'static, 
     let insert = "INSERT INTO outbox (id, kind, payload, created_at) VALUES ($1, 'mail', '{}', now())";
     for end in 0..3 {
         let mut tx = bank.pool.begin().await.unwrap();
+        // As long as the dice say, in rounds that take as long as they do.
+        sqlx::query("SET LOCAL idle_in_transaction_session_timeout = 0").execute(&mut *tx).await.unwrap();
         sqlx::query(insert).bind(Uuid::from_u128(u128::from_be_bytes(random()))).execute(&mut *tx).await.unwrap();
         let audit = "INSERT INTO audit_events (at, event, outcome) VALUES (now(), 'test', 'success')";
         sqlx::query(audit).execute(&mut *tx).await.unwrap();

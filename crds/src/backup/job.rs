@@ -112,6 +112,11 @@ pub struct Report {
     /// What a restore restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
+    /// The data key that belongs to what a restore restored, for the operator: in base64 the nonce (12 bytes), the ciphertext
+    /// and the tag (16 bytes) of AES-256-GCM (NIST SP 800-38D), by a key that this restore alone has. Authenticated with it is
+    /// the claim id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_key: Option<String>,
     /// How long that took until the data was there and checked, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rto_seconds: Option<i64>,

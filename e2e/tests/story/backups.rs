@@ -4,6 +4,8 @@ use finaiflow_e2e::{Api, BANKS, SYSTEM, Tenant, apply, eventually, get, kubectl,
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "correct horse battery staple";
+/// The secret key of the escrow recipient in values-dev.yaml, known to everybody.
+const ESCROW: &str = "AGE-SECRET-KEY-1QQQSYQCYQ5RQWZQFPG9SCRGWPUGPZYSNZS23V9CCRYDPK8QARC0SWRYDWG";
 
 /// The S3 server of a region.
 fn region(name: &str) {
@@ -39,6 +41,14 @@ fn signed_in(tenant: &Tenant, email: &str) -> Api {
         let answer = tenant.api().post("/api/v1/auth/login", &json!({"email": email, "password": PASSWORD}));
         let token = answer.body["access_token"].as_str().map(|token| tenant.api().with_token(token));
         token.ok_or_else(|| answer.body.to_string())
+    })
+}
+
+/// What was asked for at the one is answered at the other, as it was; for that it got the data key, too.
+fn replayed(api: &Api, path: &str, body: &Value) -> Value {
+    eventually(30, "an old request is answered again", || {
+        let answer = api.write(path, "once", body);
+        if answer.status == 201 { Ok(answer.body) } else { Err(answer.body.to_string()) }
     })
 }
 
@@ -175,12 +185,7 @@ fn a_bank_comes_back_from_the_region_that_is_left() {
     let there = signed_in(&clone, &user.email);
     assert_eq!(there.balance(&account), 14_000);
     clone.assert_books();
-    // What was asked for at the one is answered at the other, as it was; for that it got the data key, too.
-    let replayed = eventually(30, "an old request is answered again", || {
-        let answer = there.write(&path, "once", &body);
-        if answer.status == 201 { Ok(answer.body) } else { Err(answer.body.to_string()) }
-    });
-    assert_eq!(replayed, deposited);
+    assert_eq!(replayed(&there, &path, &body), deposited);
     there.deposit(&account, 1, "USD");
     assert_eq!((there.balance(&account), user.api.balance(&account)), (14_001, 14_000));
     clone.verify_ledger();
@@ -202,4 +207,37 @@ fn a_bank_comes_back_from_the_region_that_is_left() {
     again.assert_books();
     backup.drop();
     again.delete();
+
+    let lost = Tenant::ready("lost", &json!({}));
+    from_the_bucket_alone(&lost, &status["plan"]);
+    let there = signed_in(&lost, &user.email);
+    assert_eq!((there.balance(&account), replayed(&there, &path, &body)), (14_005, deposited));
+    lost.assert_books();
+    lost.delete();
+}
+
+/// Restores what a plan names from one bucket, with nothing but the escrow key.
+fn from_the_bucket_alone(target: &Tenant, plan: &Value) {
+    let (claim, newest) = (plan["claimID"].as_str().unwrap(), plan["artifact"].as_str().unwrap());
+    let identity = left_is_the_escrow_key(claim);
+    let spec = json!({
+        "source": {"className": "far", "manifest": format!("{claim}/{newest}")},
+        "mode": "Clone", "target": {"latest": true}, "targetTenantRef": {"name": target.name},
+    });
+    let status = restore(&target.name, &spec);
+    assert_eq!(condition(&status, "Succeeded")["status"], "True", "{status}");
+    let _ = kubectl(&["-n", SYSTEM, "delete", "secret", &identity]);
+}
+
+/// Puts the escrow key in the place of the bank's own, with the public keys of those who signed its backups; the Secret's name.
+fn left_is_the_escrow_key(claim: &str) -> String {
+    let name = format!("backup-{claim}-identity");
+    let signers = get(SYSTEM, "secret", &name).unwrap()["data"]["signers"].clone();
+    let _ = kubectl(&["-n", SYSTEM, "delete", "secret", &name]);
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": SYSTEM},
+        "data": {"signers": signers}, "stringData": {"identity": ESCROW},
+    });
+    apply(&secret).unwrap();
+    name
 }

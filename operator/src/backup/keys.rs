@@ -1,5 +1,6 @@
 //! The keys of a bank's backups: an age identity that opens them, and an Ed25519 key that signs what is said of them.
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::agreement::{PrivateKey, X25519};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use bech32::primitives::decode::CheckedHrpstring;
@@ -66,6 +67,22 @@ pub fn signer(signing_key: &str) -> Option<String> {
     Some(BASE64.encode(Ed25519KeyPair::from_pkcs8(&document).ok()?.public_key().as_ref()))
 }
 
+/// Draws the key by which one restore alone carries the bank's data key, in base64.
+pub fn draw_carrier(random: Random) -> Result<String, RandomError> {
+    Ok(BASE64.encode(&random.bytes::<32>()?))
+}
+
+/// The data key of bank `claim` as a restore's report carries it ([`finaiflow_crds::backup::Report::data_key`]); None if it is not
+/// what that restore sealed.
+#[must_use]
+pub fn carried(carrier: &str, claim: &str, sealed: &str) -> Option<Vec<u8>> {
+    let (carrier, sealed) = (BASE64.decode(carrier.as_bytes()).ok()?, BASE64.decode(sealed.as_bytes()).ok()?);
+    let (nonce, sealed) = sealed.split_first_chunk()?;
+    let (nonce, mut sealed) = (Nonce::assume_unique_for_key(*nonce), sealed.to_vec());
+    let key = RandomizedNonceKey::new(&AES_256_GCM, &carrier).ok()?;
+    Some(key.open_in_place(nonce, Aad::from(claim), &mut sealed).ok()?.to_vec())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +112,25 @@ mod tests {
         let public = BASE64.decode(signer(&key).unwrap().as_bytes()).unwrap();
         assert_eq!(public.len(), 32);
         assert_eq!(signer("bm90IGEga2V5"), None);
+    }
+
+    #[test]
+    fn a_data_key_is_carried_to_whom_it_is_for() {
+        let drawn = draw_carrier(Random::new(|buffer| {
+            buffer.fill(9);
+            Ok(())
+        }))
+        .unwrap();
+        let mut sealed = b"the data key".to_vec();
+        let key = RandomizedNonceKey::new(&AES_256_GCM, &[9; 32]).unwrap();
+        let nonce = key.seal_in_place_append_tag(Aad::from("0123456789abcdef"), &mut sealed).unwrap();
+        let mut report = [nonce.as_ref().as_slice(), &sealed].concat();
+        let text = BASE64.encode(&report);
+        assert_eq!(carried(&drawn, "0123456789abcdef", &text), Some(b"the data key".to_vec()));
+        assert_eq!(carried(&drawn, "fedcba9876543210", &text), None, "of another bank");
+        assert_eq!(carried(&BASE64.encode(&[8; 32]), "0123456789abcdef", &text), None, "of another restore");
+        *report.last_mut().unwrap() ^= 1;
+        assert_eq!(carried(&drawn, "0123456789abcdef", &BASE64.encode(&report)), None);
+        assert_eq!(carried(&drawn, "0123456789abcdef", "c2hvcnQ="), None);
     }
 }

@@ -2,19 +2,20 @@
 
 use finaiflow_crds::Restore;
 use finaiflow_crds::backup::Run;
-use finaiflow_crds::names::{
-    ANNOTATION_GENERATION, MANAGER_OPERATOR, RESTORE_FINALIZER, SecretPurpose, backup_secret_name,
-};
+use finaiflow_crds::names::{ANNOTATION_GENERATION, MANAGER_OPERATOR, RESTORE_FINALIZER, SecretPurpose};
 use finaiflow_crds::restore::Mode;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
+use super::build::CARRIER_KEY;
 use super::dereference::Found;
 use super::validate::{Place, Start, Step, place};
 use super::{Context, build, update_status};
+use crate::backup::keys;
 use crate::catalog::{Catalog, Password};
 use crate::error::{Attempt, Error, OnServer, Reason, Result};
 use crate::finalizer;
@@ -31,8 +32,8 @@ pub async fn apply<C: Catalog>(ctx: &Context<C>, found: &Found, step: &Step) -> 
         Step::Start(start) => begin(ctx, found, start).await,
         Step::End(report) => {
             let succeeded = update_status::failure(report).is_none();
-            if let (Mode::Clone, true, Some(plan)) = (restore.spec.mode, succeeded, &report.plan) {
-                carry_key(ctx, restore, &plan.claim_id).await?;
+            if let (true, Some(plan), Some(sealed)) = (succeeded, &report.plan, &report.data_key) {
+                carry_key(ctx, restore, &plan.claim_id, sealed).await?;
             }
             end(ctx, restore, succeeded).await
         }
@@ -68,7 +69,8 @@ async fn begin<C: Catalog>(ctx: &Context<C>, found: &Found, start: &Start) -> Re
         let password = Password::from_random(ctx.operator.ctx.random.bytes()?);
         let login = catalog.open_restore(&server.name, &target.names, &password).await.on(&server.name)?;
         let url = database_url(server, &login, &password);
-        write_secret(ctx, &build::secret(restore, &ctx.namespace, target, url)).await?;
+        let carrier = keys::draw_carrier(ctx.operator.ctx.random)?;
+        write_secret(ctx, &build::secret(restore, &ctx.namespace, target, url, carrier)).await?;
     }
     ctx.jobs().create(build::restoring(restore, &ctx.namespace, start, template)).await
 }
@@ -89,12 +91,16 @@ async fn write_secret<C>(ctx: &Context<C>, secret: &Secret) -> Result<()> {
 
 /// Gives the Tenant the data key of the bank whose backup it has: fingerprints and ciphertext in its rows are of that one.
 /// Only once it has them: a Tenant that had data of its own is refused by the Job, and keeps the key to that.
-async fn carry_key<C>(ctx: &Context<C>, restore: &Restore, source: &str) -> Result<()> {
+async fn carry_key<C>(ctx: &Context<C>, restore: &Restore, source: &str, sealed: &str) -> Result<()> {
     let ours: Api<Secret> = Api::namespaced(ctx.client().clone(), &ctx.namespace);
-    let name = backup_secret_name(source);
-    let found = ours.get_opt(&name).await.attempt(|| format!("read secret {name}"))?;
-    let key = found.and_then(|secret| secret.data?.remove(KEK));
-    let Some(key) = key else { return Ok(()) };
+    let name = build::name(restore);
+    let secret = ours.get_opt(&name).await.attempt(|| format!("read secret {name}"))?;
+    // It goes once the key is where it belongs.
+    let Some(carrier) = secret.and_then(|secret| secret.data?.remove(CARRIER_KEY)) else { return Ok(()) };
+    let carrier = String::from_utf8_lossy(&carrier.0);
+    let unsealed =
+        || Error::refused(Reason::InternalError, "the data key that the Job reports is not for this Restore");
+    let key = ByteString(keys::carried(&carrier, source, sealed).ok_or_else(unsealed)?);
     let theirs: Api<Secret> = Api::namespaced(ctx.client().clone(), &restore.namespace().unwrap_or_default());
     let target = restore.spec.target_tenant_ref.as_ref().map(|target| target.name.as_str()).unwrap_or_default();
     let name = SecretPurpose::DataKey.secret_name(target);

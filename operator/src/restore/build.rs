@@ -26,6 +26,8 @@ use crate::error::{Error, Reason, Result};
 use crate::job;
 
 const SCRATCH_DATABASE_URL: &str = "SCRATCH_DATABASE_URL";
+/// What the Job seals the bank's data key with, in base64.
+pub const CARRIER_KEY: &str = "CARRIER_KEY";
 
 /// Name of the Job that restores, and of the Secret that it mounts.
 #[must_use]
@@ -58,7 +60,7 @@ pub fn restoring(restore: &Restore, home: &str, start: &Start, drill: JobTemplat
     if start.target.is_some() {
         // Where a Tenant gets the data there is nothing to throw away.
         env.retain(|variable| variable.name != SCRATCH_DATABASE_URL);
-        env.push(from_secret(DATABASE_URL, name.clone()));
+        env.extend([DATABASE_URL, CARRIER_KEY].map(|key| from_secret(key, name.clone())));
         spec.template.spec.as_mut()?.init_containers = None;
     }
     Some(made(restore, home, name, spec))
@@ -139,9 +141,9 @@ fn target(restore: &Restore) -> String {
     }
 }
 
-/// The Secret with the login that restores.
+/// The Secret with the login that restores, and the key that the bank's data key comes back under.
 #[must_use]
-pub fn secret(restore: &Restore, home: &str, place: &Place, url: String) -> Secret {
+pub fn secret(restore: &Restore, home: &str, place: &Place, url: String, carrier: String) -> Secret {
     let metadata = ObjectMeta {
         name: Some(name(restore)),
         namespace: Some(home.to_owned()),
@@ -149,10 +151,11 @@ pub fn secret(restore: &Restore, home: &str, place: &Place, url: String) -> Secr
         annotations: Some([(ANNOTATION_CLAIM.to_owned(), place.names.claim_id.to_string())].into()),
         ..ObjectMeta::default()
     };
+    let data = [(DATABASE_URL, url), (CARRIER_KEY, carrier)];
     Secret {
         metadata,
         type_: Some(format!("{GROUP}/restore-database")),
-        data: Some([(DATABASE_URL.to_owned(), ByteString(url.into_bytes()))].into()),
+        data: Some(data.map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).into()),
         ..Secret::default()
     }
 }
