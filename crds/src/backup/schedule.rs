@@ -87,6 +87,13 @@ impl BackupSpec {
         Ok(schedules)
     }
 
+    /// Minutes within which something of it is verified, of two runs at least one; None with a schedule that is refused.
+    #[must_use]
+    pub fn verification_minutes(&self, claim_id: &str) -> Option<u32> {
+        let schedules = self.schedules(claim_id).ok()?;
+        Cron::parse(schedules.get(&Run::Verify)?)?.longest_gap()?.checked_mul(2)
+    }
+
     /// Segments at even distances through every hour, one of them at the minute of the claim.
     fn segment_schedule(&self, minute: u32) -> Result<Option<String>, String> {
         let runs = match u32::try_from(self.segments.interval_minutes) {
@@ -171,6 +178,17 @@ mod tests {
                 "drill: @monthly",
             ]
         );
+    }
+
+    #[test]
+    fn a_verification_may_fail_once() {
+        let minutes = |spec: &str| {
+            let spec = format!("{{tenantRef: {{name: acme}}, destinations: [], {spec}}}");
+            serde_yaml::from_str::<BackupSpec>(&spec).unwrap().verification_minutes(CLAIM)
+        };
+        assert_eq!(minutes(""), Some(2 * DAY));
+        assert_eq!(minutes("verification: {schedule: 0 5 * * sat}"), Some(14 * DAY));
+        assert_eq!(minutes("verification: {schedule: 0 0 31 4 *}"), None);
     }
 
     #[test]

@@ -30,6 +30,7 @@ const DRILL_FAILED: &str = "DrillFailed";
 const VERIFIED: &str = "Verified";
 const VERIFICATION_FAILED: &str = "VerificationFailed";
 const NOT_YET_VERIFIED: &str = "NotYetVerified";
+const VERIFICATION_OVERDUE: &str = "VerificationOverdue";
 const COPIED: &str = "Copied";
 const LAGGING: &str = "Lagging";
 const DESTINATION_FAULT: &str = "DestinationFault";
@@ -70,7 +71,7 @@ pub fn status(found: &Found, outcome: std::result::Result<&Standing, &Error>, no
     let verdicts = [
         (ConditionType::RPOMet, rpo(backup, at, outcome.ok(), now)),
         (ConditionType::RTOMet, rto(backup, at)),
-        (ConditionType::Verified, verified(at)),
+        (ConditionType::Verified, verified(&found.backup, found.claim.as_deref(), at, now)),
         (ConditionType::Copied, copied(at)),
     ];
     for (kind, verdict) in verdicts {
@@ -173,7 +174,7 @@ fn drill_findings(at: &[DestinationStatus]) -> String {
     newest.map(|drill| findings(&drill.findings)).unwrap_or_default()
 }
 
-fn verified(at: &[DestinationStatus]) -> Verdict {
+fn verified(backup: &Backup, claim: Option<&str>, at: &[DestinationStatus], now: Timestamp) -> Verdict {
     let of = |at: &DestinationStatus| at.last_verification.clone().map(|one| (at.name.clone(), one));
     let known: Vec<_> = at.iter().filter_map(of).collect();
     let failed = known.iter().filter(|(_, one)| !one.passed);
@@ -185,6 +186,14 @@ fn verified(at: &[DestinationStatus]) -> Verdict {
     let missing = missing.collect::<Vec<_>>().join(", ");
     if known.is_empty() {
         return (Truth::Unknown, NOT_YET_VERIFIED, format!("not verified yet: {missing}"));
+    }
+    let allowed = claim.and_then(|claim| backup.spec.verification_minutes(claim)).map(i64::from);
+    let newest = known.iter().map(|(_, one)| one.time.0).max();
+    if let Some((allowed, newest)) = allowed.zip(newest)
+        && now.duration_since(newest) > SignedDuration::from_mins(allowed)
+    {
+        let message = format!("the newest verification found everything good at {newest}, and none has ended since");
+        return (Truth::False, VERIFICATION_OVERDUE, message);
     }
     // They take turns, a destination a run.
     let message = match missing.as_str() {
@@ -307,6 +316,9 @@ fn transitions(old: &BackupStatus, new: &BackupStatus) -> Vec<Fact> {
             MET => tell("RPOMet", false, rpo.message.clone()),
             _ => {}
         }
+    }
+    if let Some(overdue) = changed(ConditionType::Verified).filter(|verified| verified.reason == VERIFICATION_OVERDUE) {
+        tell(VERIFICATION_OVERDUE, true, overdue.message.clone());
     }
     if let Some(ready) = changed(ConditionType::Ready) {
         if ready.status == Truth::True.as_str() {

@@ -162,6 +162,15 @@ async fn proofs_count_for_the_destination_that_they_were_made_at() {
     assert_eq!((&status["lastVerifiedTime"], &status["rtoSeconds"]), (&json!(at(200)), &json!(30)));
     assert_eq!(world.condition("nightly", "RTOMet"), "True/ObjectiveMet");
 
+    // What was proven is not proven for ever.
+    NOW.set(200 + 2 * 86_400);
+    world.visit("nightly").await.0.unwrap();
+    assert_eq!(world.condition("nightly", "Verified"), "True/Verified");
+    NOW.set(201 + 2 * 86_400);
+    assert_eq!(reasons(&world.visit("nightly").await.1), ["VerificationOverdue"]);
+    assert_eq!(world.condition("nightly", "Verified"), "False/VerificationOverdue");
+    NOW.set(100_000);
+
     // A verification that finds something ends with an error, and that is no trouble of the job's.
     let message = proven("local", 300, false, None).to_string();
     world.said(&Said { run: Run::Verify, number: 3, message: Some(&message), failed: Some("BackoffLimitExceeded") });
