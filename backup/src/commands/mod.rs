@@ -79,7 +79,9 @@ impl Told {
     fn job(&self) -> Result<Job> {
         let total = Duration::from_secs(self.patience.into());
         let patience = Patience::default();
-        Ok(Job::parse(&self.job, Patience { request: patience.request.min(total / 3), total, ..patience })?)
+        // Pauses that are short beside it: who ends in the last one only hears that time was up, and not what was answered.
+        let (request, longest_pause) = (patience.request.min(total / 3), patience.longest_pause.min(total / 12));
+        Ok(Job::parse(&self.job, Patience { request, total, longest_pause, ..patience })?)
     }
 }
 
