@@ -37,7 +37,7 @@ async fn prune(job: &Job, place: &mut Place<'_>) -> vault::Result<Vec<Finding>> 
     let (name, days) = (&place.destination.name, place.destination.retention_days);
     let plan = prune::plan(&mut place.survey, &job.trusted, job.claim, days, now()).await?;
     let pruned = prune::sweep(&place.survey, &plan).await?;
-    tracing::info!(destination = name, gone = pruned.gone, locked = pruned.locked, later = plan.later, "pruned");
+    tracing::info!(destination = name, gone = pruned.gone, locked = pruned.locked, later = plan.later.len(), "pruned");
     let damaged = plan.damaged.iter().map(|id| Finding {
         check: "object".to_owned(),
         artifact: Some(id.to_string()),
@@ -46,7 +46,7 @@ async fn prune(job: &Job, place: &mut Place<'_>) -> vault::Result<Vec<Finding>> 
     let locked = (pruned.locked > 0).then(|| Finding {
         check: "locked".to_owned(),
         artifact: None,
-        message: format!("{name} does not let go of {} that are past their retention", pruned.locked),
+        message: format!("{name} does not let go of {}: a lock keeps them, or a right is missing", pruned.locked),
     });
     Ok(damaged.chain(locked).collect())
 }
@@ -73,8 +73,8 @@ fn print(destination: &str, plan: &Plan) -> io::Result<()> {
             writeln!(out, "{destination}  {id}  {why}")?;
         }
     }
-    if plan.later > 0 {
-        writeln!(out, "{destination}  {} more are past their retention, and go another time", plan.later)?;
+    if !plan.later.is_empty() {
+        writeln!(out, "{destination}  {} more are past their retention, and go another time", plan.later.len())?;
     }
     for id in &plan.damaged {
         writeln!(out, "{destination}  {id}  stays, and is damaged: older ones stay for it")?;

@@ -2,7 +2,8 @@
 //!
 //! An artefact goes in four steps: a tombstone, which hides it, then the object, the manifest, and the tombstone. Whoever is
 //! stopped in between leaves a tombstone, and the next one goes on there. An artefact goes before what it follows, so what
-//! is left can be restored at any moment. Any error of a destination stops it there.
+//! is left can be restored at any moment. Any error of a destination stops it there, but for the refusal to let go of
+//! something: that stays, with all that it follows, and others go.
 
 mod mark;
 
@@ -31,8 +32,8 @@ const ONE_OF: usize = 5;
 pub struct Plan {
     /// Backups past their retention, in the order in which they go.
     pub past: Vec<ArtefactId>,
-    /// More of them, which wait for the next time.
-    pub later: usize,
+    /// More of them, which wait for the next time, unless some of the others have to stay.
+    pub later: Vec<ArtefactId>,
     /// What somebody began to prune.
     pub unfinished: Vec<ArtefactId>,
     /// What is hidden by a tombstone, and is needed.
@@ -80,9 +81,8 @@ pub async fn plan(
     };
     let hidden = |id: &ArtefactId| survey.tombstones.contains_key(id);
     let most = items.len().div_ceil(ONE_OF);
-    let past: Vec<_> = marked.past.iter().filter(|id| !hidden(id)).copied().collect();
-    plan.later = past.len().saturating_sub(most);
-    plan.past = past.into_iter().take(most).collect();
+    plan.past = marked.past.iter().filter(|id| !hidden(id)).copied().collect();
+    plan.later = plan.past.split_off(most.min(plan.past.len()));
     let is_needed = |id: &ArtefactId| {
         let whole = survey.get(*id).is_some_and(|signed| survey.has_object(signed));
         whole && !marked.past.contains(id)
@@ -96,25 +96,34 @@ pub async fn plan(
 
 /// Does it.
 pub async fn sweep(survey: &Survey, plan: &Plan) -> vault::Result<Pruned> {
-    let (vault, mut pruned) = (survey.vault(), Pruned::default());
+    let (vault, mut pruned, mut held) = (survey.vault(), Pruned::default(), Held::default());
     for id in &plan.needed {
         tracing::warn!(%id, "it was hidden, and is needed");
-        vault.delete(Folder::Tombstones, *id).await?;
+        pruned.locked += usize::from(!lets_go(vault, Folder::Tombstones, *id).await?);
     }
-    for id in &plan.unfinished {
-        pruned.count(bury(vault, *id).await)?;
+    // The newest first, as it may follow the others.
+    for id in plan.unfinished.iter().rev() {
+        pruned.bury(survey, *id, &mut held).await?;
     }
-    for id in &plan.past {
+    let most = pruned.gone + plan.past.len();
+    for id in plan.past.iter().chain(&plan.later) {
+        if held.everything || pruned.gone == most {
+            break;
+        }
+        if held.for_others.contains(id) {
+            held.hold(survey, *id);
+            continue;
+        }
         vault.put_once(Folder::Tombstones, *id, tombstone(*id).as_bytes()).await?;
-        pruned.count(bury(vault, *id).await)?;
-        tracing::info!(%id, "pruned");
+        pruned.bury(survey, *id, &mut held).await?;
     }
     if !plan.orphans.is_empty() {
         // Whoever puts a manifest now put its object anew before.
         let now = Survey::of(vault).await?;
         let same = |id: &&ArtefactId| !now.manifests.contains_key(id) && now.objects.get(id) == survey.objects.get(id);
         for id in plan.orphans.iter().filter(same) {
-            pruned.count(vault.delete(Folder::Objects, *id).await)?;
+            let gone = lets_go(vault, Folder::Objects, *id).await?;
+            *if gone { &mut pruned.gone } else { &mut pruned.locked } += 1;
         }
     }
     if let Some(settled) = plan.settled {
@@ -123,33 +132,59 @@ pub async fn sweep(survey: &Survey, plan: &Plan) -> vault::Result<Pruned> {
     Ok(pruned)
 }
 
+/// What has to stay because something else does.
+#[derive(Default)]
+struct Held {
+    /// What is followed by something that stays.
+    for_others: BTreeSet<ArtefactId>,
+    /// No more is hidden: where tombstones stay, too, nothing that is hidden could be shown again.
+    everything: bool,
+}
+
+impl Held {
+    /// An artefact stays, and so does what it follows.
+    fn hold(&mut self, survey: &Survey, id: ArtefactId) {
+        match survey.get(id) {
+            Some(signed) => self.for_others.extend(signed.manifest().parent.map(|parent| parent.id)),
+            // It may follow any of those that are left.
+            None => self.everything |= survey.manifests.contains_key(&id),
+        }
+    }
+}
+
 impl Pruned {
-    /// A lock is no failure.
-    fn count(&mut self, outcome: vault::Result<()>) -> vault::Result<()> {
-        match outcome {
-            Ok(()) => self.gone += 1,
-            Err(error) if error.trouble == Trouble::Denied => self.locked += 1,
-            Err(error) => return Err(error),
+    /// Takes what is hidden by a tombstone away.
+    async fn bury(&mut self, survey: &Survey, id: ArtefactId, held: &mut Held) -> vault::Result<()> {
+        let vault = survey.vault();
+        if !lets_go(vault, Folder::Objects, id).await? {
+            // It is still whole.
+            tracing::warn!(%id, "the destination does not let go of it");
+            held.hold(survey, id);
+            held.everything |= !lets_go(vault, Folder::Tombstones, id).await?;
+            self.locked += 1;
+        } else if !lets_go(vault, Folder::Manifests, id).await? {
+            self.locked += 1;
+        } else {
+            // Of a tombstone that stays, there is nothing to tell.
+            let _ = lets_go(vault, Folder::Tombstones, id).await?;
+            tracing::info!(%id, "pruned");
+            self.gone += 1;
         }
         Ok(())
+    }
+}
+
+/// Deletes a file. False: a lock, or the lack of a right, keeps it there.
+async fn lets_go(vault: &Vault, folder: Folder, id: ArtefactId) -> vault::Result<bool> {
+    match vault.delete(folder, id).await {
+        Err(error) if error.trouble == Trouble::Denied => Ok(false),
+        outcome => outcome.map(|()| true),
     }
 }
 
 /// The same from everybody, so that two can put it.
 fn tombstone(id: ArtefactId) -> String {
     format!("{{\"id\":\"{id}\"}}\n")
-}
-
-async fn bury(vault: &Vault, id: ArtefactId) -> vault::Result<()> {
-    if let Err(error) = vault.delete(Folder::Objects, id).await {
-        if error.trouble == Trouble::Denied {
-            // It is still whole.
-            let _ = vault.delete(Folder::Tombstones, id).await;
-        }
-        return Err(error);
-    }
-    vault.delete(Folder::Manifests, id).await?;
-    vault.delete(Folder::Tombstones, id).await
 }
 
 fn items(survey: &Survey, chains: &Chains) -> Items {

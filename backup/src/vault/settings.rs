@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, fs, io};
 
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
@@ -106,6 +106,8 @@ impl Bucket {
             .with_bucket_name(&self.bucket)
             .with_access_key_id(&self.access_key_id)
             .with_secret_access_key(&self.secret_access_key)
+            // A bucket with a default retention takes nothing that comes without.
+            .with_checksum_algorithm(Checksum::SHA256)
             // Not every server knows how to delete many at once, and one is deleted at a time.
             .with_disable_bulk_delete(true)
             .with_retry(RetryConfig {

@@ -9,6 +9,7 @@ mod faults;
 mod gateway;
 mod harness;
 mod killed;
+mod locks;
 mod points;
 mod program;
 mod program_faults;

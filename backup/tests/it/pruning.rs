@@ -67,7 +67,7 @@ async fn put_as(
 }
 
 /// A full one a day and a segment after it, of so many days; the oldest first.
-async fn days(vault: &Vault, days: i64) -> Vec<SignedManifest> {
+pub async fn days(vault: &Vault, days: i64) -> Vec<SignedManifest> {
     days_as(vault, claim(), &signing_key(), days).await
 }
 
@@ -85,7 +85,7 @@ fn trusted() -> TrustedKeys {
     TrustedKeys::parse([signing_key().public_key().as_str()]).unwrap()
 }
 
-async fn plan(vault: &Vault, days: i32) -> (Survey, Plan) {
+pub async fn plan(vault: &Vault, days: i32) -> (Survey, Plan) {
     let mut survey = Survey::of(vault).await.unwrap();
     let plan = prune::plan(&mut survey, &trusted(), claim(), days, now()).await.unwrap();
     (survey, plan)
@@ -98,14 +98,14 @@ async fn prune(vault: &Vault, days: i32) -> Pruned {
         let (survey, plan) = plan(vault, days).await;
         let pruned = prune::sweep(&survey, &plan).await.unwrap();
         (all.gone, all.locked) = (all.gone + pruned.gone, all.locked + pruned.locked);
-        if plan.later == 0 {
+        if plan.later.is_empty() {
             return all;
         }
     }
 }
 
 /// The backups that can be restored.
-async fn restorable(vault: &Vault) -> BTreeSet<ArtefactId> {
+pub async fn restorable(vault: &Vault) -> BTreeSet<ArtefactId> {
     let mut survey = Survey::of(vault).await.unwrap();
     survey.read_all(&trusted(), claim()).await.unwrap();
     let chains = survey.chains();
@@ -113,7 +113,7 @@ async fn restorable(vault: &Vault) -> BTreeSet<ArtefactId> {
     survey.restorable(&chains).iter().map(|signed| signed.manifest().id).collect()
 }
 
-fn ids(all: &[SignedManifest]) -> BTreeSet<ArtefactId> {
+pub fn ids(all: &[SignedManifest]) -> BTreeSet<ArtefactId> {
     all.iter().map(|signed| signed.manifest().id).collect()
 }
 
@@ -128,7 +128,7 @@ async fn what_is_past_its_retention_goes_a_part_at_a_time() {
     let all = days(&vault, 10).await;
     // The window ends with yesterday's segment, and begins three days before.
     let (survey, first) = plan(&vault, 3).await;
-    assert_eq!((first.past.len(), first.later), (4, 6));
+    assert_eq!((first.past.len(), first.later.len()), (4, 6));
     assert_eq!(first.past, [1, 0, 3, 2].map(|number: usize| all[number].manifest().id));
     assert_eq!(restorable(&vault).await, ids(&all), "a plan changes nothing");
     let pruned = prune::sweep(&survey, &first).await.unwrap();
@@ -182,7 +182,7 @@ async fn older_ones_stay_for_one_that_is_damaged() {
     let vault = directory.vault();
     let all = days(&vault, 5).await;
     let base = plan(&vault, 0).await.1;
-    assert_eq!(base.past.len() + base.later, 6);
+    assert_eq!(base.past.len() + base.later.len(), 6);
     // The length is right, and a bit of it is not.
     let object = file(&directory, Folder::Objects, &all[6]);
     let mut content = std::fs::read(&object).unwrap();
@@ -190,7 +190,7 @@ async fn older_ones_stay_for_one_that_is_damaged() {
     std::fs::write(&object, content).unwrap();
     let (survey, found) = plan(&vault, 0).await;
     assert_eq!(found.damaged, [all[6].manifest().id]);
-    assert_eq!(found.past.len() + found.later, 4);
+    assert_eq!(found.past.len() + found.later.len(), 4);
     prune::sweep(&survey, &found).await.unwrap();
     prune(&vault, 0).await;
     assert_eq!(restorable(&vault).await, ids(&all[4..]));

@@ -21,6 +21,7 @@ async fn a_manifest_is_put_only_where_none_is() {
     let (server, outcome) = put_where(|_, _| Reply::status(200)).await;
     outcome.unwrap();
     let [request] = server.requests().try_into().unwrap();
+    assert!(request.header("x-amz-checksum-sha256").is_some(), "a bucket with a default retention asks for it");
     assert_eq!((request.method.as_str(), request.target), ("PUT", Folder::Manifests.key(id(1))));
     assert_eq!(request.headers.iter().find(|(name, _)| name == "if-none-match").unwrap().1, "*");
     assert_eq!(request.body, b"{}");
