@@ -1,7 +1,9 @@
 //! The program where destinations fail: another takes the place of the one that does, its status says so, and nothing that
 //! is not there is called good.
 
-use crate::gateway::Server as Region;
+use finaiflow_backup::vault::Folder;
+
+use crate::gateway::{Kind, Server as Region};
 use crate::program::{Job, Ran};
 use crate::server::{Reply, Server};
 
@@ -120,6 +122,83 @@ async fn a_full_disk_is_told_of() {
     let ran = job.run(&["copy"]).passed();
     assert_eq!(ran.destination("small").restorable_to, ran.destination("roomy").restorable_to);
     assert_eq!(job.all_restore(&job.vault("small")).await, 1);
+    job.close().await;
+}
+
+/// Gives the bank so many MB more that do not compress well.
+async fn grow(job: &Job, megabytes: i32) {
+    let insert = "INSERT INTO outbox (id, kind, payload, created_at)
+        SELECT gen_random_uuid(), 'mail', to_jsonb(string_agg(md5(random()::text), '')), now()
+        FROM generate_series(1, $1) megabyte, generate_series(1, 1 << 15) GROUP BY megabyte";
+    sqlx::query(insert).bind(megabytes).execute(&job.bank.pool).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_full_has_nothing_by_halves() {
+    let small = Region::of("s3-small", Kind::Small(64)).await;
+    let mut job = Job::new("program-full-server", &[]).await;
+    job.bucket("small", small.port, "secret");
+    let vault = small.vault_of(job.bank.db.claim_id);
+    let whole = async |stored: usize| {
+        let listed = job.list("small");
+        assert!(listed.len() == stored && listed.iter().all(|(_, word)| word == "ok"), "{stored}: {listed:?}");
+        assert_eq!(vault.list(Folder::Manifests).await.unwrap().found.len(), stored);
+    };
+    // Objects of several parts, until no more go in.
+    small.leave(24 << 20);
+    let (mut last, mut stored) = (None, 0);
+    let full = loop {
+        grow(&job, 20).await;
+        let ran = job.run(&["take", "segment"]);
+        if !ran.passed {
+            break ran;
+        }
+        (last, stored) = (ran.report().artifact.clone(), stored + 1);
+    };
+    let told = full.destination("small");
+    assert!(told.fault.as_ref().unwrap().contains("507 InsufficientStorage"), "{told:?}");
+    assert!(full.report().error.as_ref().unwrap().contains("small: "), "{full:?}");
+    assert_eq!((full.report().artifact.as_ref(), stored > 0), (None, true));
+    let newest = [&told.last_full, &told.last_segment].into_iter().flatten().map(|it| it.id.clone()).max();
+    assert_eq!(newest, last, "what was there before stays, and is told");
+    whole(stored).await;
+    assert_eq!(vault.list(Folder::Objects).await.unwrap().found.len(), stored, "nor are there parts");
+
+    // With room again, what could not be stored is.
+    small.make_room();
+    job.run(&["take", "segment"]).passed();
+    stored += 1;
+    whole(stored).await;
+
+    // Whatever does not fit of the next one: the object, what the server notes of it, or the manifest.
+    let mut refused = 0;
+    for pages in (0..).step_by(3) {
+        job.bank.transfer(format!("{pages}"), 0, 1).await;
+        small.leave(pages * 4096);
+        let ran = job.run(&["take", "segment"]);
+        if ran.passed {
+            break;
+        }
+        refused += 1;
+        assert!(ran.destination("small").fault.as_ref().unwrap().contains("the server answered 50"), "{ran:?}");
+        assert_eq!(ran.report().artifact, None);
+        whole(stored).await;
+    }
+    stored += 1;
+    assert!(refused > 2, "{refused}");
+    whole(stored).await;
+
+    // Another destination takes its place, and it catches up.
+    let roomy = Region::start("s3-roomier").await;
+    job.bucket("roomy", roomy.port, "secret");
+    small.leave(0);
+    let ran = falls_back(&job, "small", "roomy", "507 InsufficientStorage");
+    assert!(ran.destination("small").restorable_to < ran.destination("roomy").restorable_to, "{ran:?}");
+    assert_eq!(ran.report().full_because, None);
+    small.make_room();
+    let ran = job.run(&["copy"]).passed();
+    assert_eq!(ran.destination("small").restorable_to, ran.destination("roomy").restorable_to);
+    assert_eq!(job.all_restore(&vault).await, stored + 1);
     job.close().await;
 }
 
