@@ -58,4 +58,6 @@ step "generated files"
 drift
 step "charts"
 charts
+step "rules for Prometheus"
+"$HERE/rules.sh" config/prometheus/*.yaml
 step "all checks passed"
