@@ -36,7 +36,8 @@ test-unit: ## needs nothing but cargo
 test-mutants: ## mistakes made in the ledger's engine on purpose, each of which its simulation has to find
 	@ledger/tests/mutants.sh
 
-test-integration: prereqs ## against a throw-away PostgreSQL and API server
+test-integration: ## against a throw-away PostgreSQL and API server
+	@$(SCRIPTS)/prereqs.sh integration
 	@$(SCRIPTS)/light.sh cargo test --locked --workspace --test it
 
 test-cluster: ## the story, the documentation's commands, upgrades and chaos, on one cluster of their own

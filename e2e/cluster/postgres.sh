@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Sourced: Debian's PostgreSQL 15 as a process of this user, or of `postgres` where this user is root, as whom it refuses
-# to run.
+# Sourced: Debian's PostgreSQL 15, or the one whose programs are in PG_BIN, as a process of this user, or of `postgres` where
+# this user is root, as whom it refuses to run.
 pg() { # PROGRAM ARGS...
   local as=()
   [ "$(id -u)" != 0 ] || as=(runuser -u postgres --)
-  (cd / && PATH=/usr/lib/postgresql/15/bin:$PATH "${as[@]}" "$@")
+  (cd / && PATH=${PG_BIN:-/usr/lib/postgresql/15/bin}:$PATH "${as[@]}" "$@")
 }
 pg_own() { [ "$(id -u)" != 0 ] || chown postgres: "$@"; }
 pg_start() { # DATA PORT OPTIONS: on loopback, and on a socket in DATA

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# prereqs.sh [story|bench]: installs what is missing from Debian's packages (as root), names the command for the rest; with
-# `story` what the story's tests need, too, with `bench` what the benchmarks compare with.
+# prereqs.sh [integration|story|bench]: installs what is missing from Debian's packages (as root), names the command for the
+# rest; with `integration` or `story` what those tests need, too, with `bench` what the benchmarks compare with.
 . "$(dirname "$0")/machine.sh"
 machine
 
@@ -15,6 +15,7 @@ prebuilt || wanted+=(
   containerd:containerd ctr:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins
   ip:iproute2 nft:nftables iptables:iptables conntrack:conntrack
 )
+[ "${1:-}" != integration ] || wanted+=(npm:npm) # fetches PostgreSQL 18
 [ "${1:-}" != story ] || wanted+=(chromium:chromium chromedriver:chromium-driver /usr/lib/python3.11/ensurepip:python3-venv)
 [ "${1:-}" != bench ] || wanted+=(nginx:nginx-light)
 PATH=$PATH:/usr/sbin:/sbin

@@ -74,7 +74,7 @@ async fn a_bank_at_work_comes_back_as_it_was_at_one_moment() {
 }
 
 /// Digests of all that is backed up, as it is now. What derives from time alone is left out: nothing is written.
-async fn digests(url: &str, names: Option<&TenantNames>) -> Vec<(String, Tally)> {
+pub async fn digests(url: &str, names: Option<&TenantNames>) -> Vec<(String, Tally)> {
     let mut conn = connect(url).await;
     let mut moment = Moment::open(&mut conn, names).await.unwrap();
     let mut digests = Vec::new();
