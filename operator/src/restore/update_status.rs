@@ -94,6 +94,10 @@ pub fn status(restore: &Restore, standing: Standing<'_>, now: Timestamp) -> Rest
             }
         }
     };
+    if succeeded.0 == Truth::False {
+        // What was put aside is back, or never was.
+        status.replaced = None;
+    }
     let generation = restore.metadata.generation;
     let mut set = |kind, (truth, reason, message): (Truth, &str, String)| {
         condition::set(&mut status.conditions, kind, truth, reason, &message, generation, now);
