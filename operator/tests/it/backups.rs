@@ -15,7 +15,7 @@ use crate::world::{World, eventually};
 
 const SAMPLE: &str = include_str!("../../../config/samples/backup.yaml");
 
-fn settings() -> Value {
+pub fn settings() -> Value {
     json!({"image": "localhost/finaiflow-backup:dev", "postgresImage": "localhost/postgres:dev",
         "escrowRecipients": ["age13aqvttdk3ujkyjh9kg2w5an6dmy5mq5a84a4uxk3hfhnugfc9p0sy5p2wh"],
         "classes": [{"name": "far", "bucket": "banks", "region": "eu-west-1", "endpoint": "https://s3.example",
@@ -24,7 +24,7 @@ fn settings() -> Value {
 
 impl World {
     /// A running operator that offers backups, and the Tenant acme.
-    async fn backed_up() -> (Self, String) {
+    pub async fn backed_up() -> (Self, String) {
         let mut world = Self::new().await;
         world.bind_tenant_namespace(&world.banks).await;
         world.offer_backups(&settings());
@@ -36,7 +36,7 @@ impl World {
         (world, claim)
     }
 
-    async fn apply_backup(&self, name: &str, spec: &Value) {
+    pub async fn apply_backup(&self, name: &str, spec: &Value) {
         let backup =
             json!({"apiVersion": "finaiflow.io/v1alpha1", "kind": "Backup", "metadata": {"name": name}, "spec": spec});
         let api = self.api::<Backup>(&self.banks);
@@ -48,7 +48,7 @@ impl World {
     }
 
     /// Waits until a condition of a Backup is `<status> <reason>`; returns its message.
-    async fn backup_says(&self, name: &str, kind: &str, expected: &str) -> String {
+    pub async fn backup_says(&self, name: &str, kind: &str, expected: &str) -> String {
         eventually(&format!("{name} is {kind} {expected}"), async || {
             let conditions = self.backup(name).await.status.unwrap_or_default().conditions;
             let found = conditions.iter().find(|condition| condition.type_ == kind);
@@ -61,7 +61,7 @@ impl World {
     }
 
     /// What the cluster does when a run is due, but for the node: the pod ends with these words.
-    async fn run(&self, claim: &str, run: Run, message: &str) {
+    pub async fn run(&self, claim: &str, run: Run, message: &str) {
         let cron_job: CronJob = self.api(&self.system).get(&backup_job_name(claim, run)).await.unwrap();
         let owner = |kind: &str, name: &str, uid: &Option<String>| json!([{"apiVersion": "batch/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
         let template = cron_job.spec.as_ref().unwrap().job_template.clone();
@@ -73,8 +73,13 @@ impl World {
         }))
         .unwrap();
         let job = self.api::<Job>(&self.system).create(&PostParams::default(), &job).await.unwrap();
+        self.job_ends(&job.name_any(), message).await;
+    }
+
+    /// What a node would do with a job: its pod ends with these words.
+    pub async fn job_ends(&self, job: &str, message: &str) {
         let pods = self.api::<Pod>(&self.system);
-        let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name_any()));
+        let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
         let pod = eventually("a pod of the job", async || {
             let found = pods.list(&of_job).await.map_err(|error| error.to_string())?;
             found.items.first().map(ResourceExt::name_any).ok_or_else(|| "none".to_owned())
@@ -87,15 +92,16 @@ impl World {
     }
 }
 
-/// A listing in which both destinations have everything, and were verified.
-fn report(now: Timestamp) -> Value {
+/// A listing in which these destinations have everything, and were verified.
+pub fn report(now: Timestamp, destinations: &[&str]) -> Value {
     let stored = |name: &str| {
         json!({"name": name, "restorableFrom": now, "restorableTo": now, "rpoSeconds": 900, "bytes": 4096,
             "lastFull": {"id": "20261122t184412z-full-89abcdef", "recoveryPointTime": now, "sequence": 7, "bytes": 4096},
             "lastVerification": {"time": now, "artifact": "20261122t184412z-full-89abcdef", "passed": true,
                 "rtoSeconds": 12, "findings": []}})
     };
-    json!({"time": now, "artifact": "20261122t184412z-full-89abcdef", "destinations": [stored("near"), stored("far")]})
+    json!({"time": now, "artifact": "20261122t184412z-full-89abcdef", 
+        "destinations": destinations.iter().copied().map(stored).collect::<Vec<_>>()})
 }
 
 #[tokio::test]
@@ -138,7 +144,7 @@ async fn a_backup_becomes_jobs_and_says_what_they_found() {
     assert_eq!(after[9], touched.resource_version(), "the status says nothing new");
 
     let now = clock::now() - SignedDuration::from_secs(5);
-    world.run(&claim, Run::Verify, &report(now).to_string()).await;
+    world.run(&claim, Run::Verify, &report(now, &["near", "far"]).to_string()).await;
     world.backup_says("acme", "RPOMet", "True ObjectiveMet").await;
     world.backup_says("acme", "Verified", "True Verified").await;
     world.backup_says("acme", "RTOMet", "True ObjectiveMet").await;

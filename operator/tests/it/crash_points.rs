@@ -50,7 +50,7 @@ fn lives(creation: &[Call], update: &[Call], drop: &[Call], release: &[Call]) ->
 }
 
 /// Where to kill in a step of these calls. What follows its last write are visits that find everything done.
-fn points(calls: &[Call]) -> Vec<Point> {
+pub fn points(calls: &[Call]) -> Vec<Point> {
     let end = calls.iter().rposition(|call| call.wrote).map_or(0, |last| last + 1);
     let mut points = Vec::new();
     for wire in [Wire::Api, Wire::Postgres] {

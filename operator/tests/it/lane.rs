@@ -98,33 +98,44 @@ impl Lane {
     /// Takes a step in which something goes wrong, until it has settled. Returns the calls of it.
     async fn step(&mut self, step: Step, name: &str, policy: &str, mishap: Option<&(Point, Fault)>) -> Vec<Call> {
         println!("{name}: {step:?} {mishap:?}");
+        let act = async |lane: &Self| lane.act(step, name, policy).await;
+        let calls = self.through(mishap, act, async |lane: &Self| lane.settled(step, name).await).await;
+        self.nothing_is_written(&[if step == Step::Delete { BYSTANDER } else { name }]).await;
+        calls
+    }
+
+    /// Does something in which something goes wrong, until it has settled. Returns the calls of it.
+    pub async fn through(
+        &mut self,
+        mishap: Option<&(Point, Fault)>,
+        act: impl AsyncFnOnce(&Self),
+        settled: impl AsyncFn(&Self),
+    ) -> Vec<Call> {
         let mark = self.between.mark();
         if let Some((point, fault)) = mishap {
             self.between.arm(point.clone(), *fault);
         }
-        self.act(step, name, policy).await;
+        act(self).await;
         if let Some((point, Fault::Hold)) = mishap
-            && self.comes_to_a_hold(point, step, name).await
+            && self.comes_to_a_hold(point, &settled).await
         {
             self.world.kill();
             self.between.release();
             self.start_again().await;
         }
-        self.settled(step, name).await;
+        settled(self).await;
         let is_read = mishap.is_some_and(|(point, _)| point.kind == Some(Kind::Read));
-        assert!(!self.between.disarm() || is_read, "{name} is through with {step:?} without {mishap:?}");
-        let calls = self.between.since(mark);
-        self.nothing_is_written(&[if step == Step::Delete { BYSTANDER } else { name }]).await;
-        calls
+        assert!(!self.between.disarm() || is_read, "it is through without {mishap:?}");
+        self.between.since(mark)
     }
 
-    /// Whether the point is reached. How many visits a step takes, and so how many reads, is a matter of time: the
-    /// Tenant may settle without it.
-    async fn comes_to_a_hold(&self, point: &Point, step: Step, name: &str) -> bool {
+    /// Whether the point is reached. How many visits something takes, and so how many reads, is a matter of time: it may
+    /// settle without it.
+    async fn comes_to_a_hold(&self, point: &Point, settled: &impl AsyncFn(&Self)) -> bool {
         if point.kind == Some(Kind::Read) {
             tokio::select! {
                 () = self.between.holds() => return true,
-                () = self.settled(step, name) => {}
+                () = settled(self) => {}
             }
             if self.between.disarm() {
                 println!("{point:?} was not reached");

@@ -14,6 +14,7 @@ mod lane;
 mod leadership;
 mod lifecycle;
 mod rate_limits;
+mod restores;
 mod story;
 mod truth;
 mod world;

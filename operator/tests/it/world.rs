@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use finaiflow_crds::{Backup, RateLimitPolicy, Tenant, names};
+use finaiflow_crds::{Backup, RateLimitPolicy, Restore, Tenant, names};
 use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -88,7 +88,7 @@ impl World {
         Self::make(Arc::new(CLUSTER.write().await)).await
     }
 
-    /// Several, each with proxies between the operator and its neighbours. Of Tenants each sees only those of its own
+    /// Several, each with proxies between the operator and its neighbours. Of our kinds each sees only those of its own
     /// banks, so that all can be at a time.
     pub async fn apart(count: usize) -> Vec<(Self, Arc<Between>)> {
         let share: Share = Arc::new(CLUSTER.read().await);
@@ -175,6 +175,7 @@ impl World {
         self.is_served::<Tenant>().await;
         self.is_served::<RateLimitPolicy>().await;
         self.is_served::<Backup>().await;
+        self.is_served::<Restore>().await;
         self.write_admin_secret(&self.admin).await;
     }
 
@@ -490,17 +491,9 @@ impl World {
             }
             let policies: Api<RateLimitPolicy> = self.api(&name);
             policies.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
-            let (backups, all): (Api<Backup>, _) = (self.api(&name), ListParams::default());
-            backups.delete_collection(&DeleteParams::default(), &all).await.unwrap();
-            for backup in backups.list(&all).await.unwrap() {
-                let free = json!({"metadata": {"finalizers": null}});
-                let _ = backups.patch(&backup.name_any(), &PatchParams::default(), &Patch::Merge(free)).await;
-            }
-            let tenants: Api<Tenant> = self.api(&name);
-            for tenant in tenants.list(&ListParams::default()).await.unwrap() {
-                let free = json!({"metadata": {"finalizers": null}});
-                let _ = tenants.patch(&tenant.name_any(), &PatchParams::default(), &Patch::Merge(free)).await;
-            }
+            self.let_go::<Restore>(&name).await;
+            self.let_go::<Backup>(&name).await;
+            self.let_go::<Tenant>(&name).await;
             let _ = namespaces.delete(&name, &DeleteParams::background()).await;
         }
         let roles: Api<ClusterRole> = Api::all(self.client.clone());
@@ -516,6 +509,20 @@ impl World {
             execute(&mut conn, &format!("DROP ROLE {role}")).await;
         }
         let _ = std::fs::remove_dir_all(&self.directory);
+    }
+
+    /// Nothing of the kind stays, whatever it waits for.
+    async fn let_go<K>(&self, namespace: &str)
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+        K: DeserializeOwned + Clone + std::fmt::Debug,
+    {
+        let (api, all): (Api<K>, _) = (self.api(namespace), ListParams::default());
+        api.delete_collection(&DeleteParams::default(), &all).await.unwrap();
+        for object in api.list(&all).await.unwrap() {
+            let free = json!({"metadata": {"finalizers": null}});
+            let _ = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(free)).await;
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use tokio::net::TcpListener;
 
 use super::{Between, Call, Fault, Kind, Side, Wire};
 
-const TENANTS: &str = "/apis/finaiflow.io/v1alpha1/tenants";
+/// Where our kinds are, of which the operator looks at every object of the cluster.
+const OURS: &str = "/apis/finaiflow.io/v1alpha1/";
 /// Set by each side for its own connection.
 const OWN_HEADERS: [header::HeaderName; 4] =
     [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
@@ -63,10 +64,10 @@ async fn pass(
     mut request: Request,
 ) -> Response {
     let between = &proxy.between;
-    // The operator looks at every Tenant of the cluster; this one's world ends at its namespace.
+    // This one's world ends at its namespace.
     let mut target = request.uri().path_and_query().unwrap().to_string();
-    if let Some(query) = target.strip_prefix(TENANTS) {
-        target = TENANTS.replace("/tenants", &format!("/namespaces/{}/tenants{query}", proxy.namespace));
+    if let Some(all) = target.strip_prefix(OURS).filter(|path| !path.starts_with("namespaces/")) {
+        target = format!("{OURS}namespaces/{}/{all}", proxy.namespace);
     }
     *request.uri_mut() = target.parse().unwrap();
     if target.contains("watch=true") {

@@ -92,7 +92,7 @@ pub struct Between {
 }
 
 impl Between {
-    /// Starts both proxies for the rest of the runtime. Of Tenants the operator sees only those of `namespace`.
+    /// Starts both proxies for the rest of the runtime. Of our kinds the operator sees only what is in `namespace`.
     pub async fn start(client: Client, namespace: &str, database: (String, u16)) -> Arc<Self> {
         let (api, postgres) = (http::listen().await, postgres::listen().await);
         let between = Arc::new(Self {
