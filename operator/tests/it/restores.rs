@@ -33,7 +33,7 @@ const RESTORE: &str = "back";
 const AT_WORK: &str = "its Job is at work";
 const STORED: &str = "20261122t184412z-full-89abcdef";
 
-const LANES: usize = 4;
+const LANES: usize = 8;
 /// Of what leaves nothing behind when it is not gone on with.
 const EVERY: usize = 4;
 
@@ -193,6 +193,11 @@ impl World {
         jobs.iter().map(|job| (job.name_any(), job.uid().unwrap())).collect()
     }
 
+    /// Somebody deletes a Job.
+    async fn lose_job(&self, name: &str) {
+        self.api::<Job>(&self.system).delete(name, &DeleteParams::background()).await.unwrap();
+    }
+
     /// Takes away what a Restore leaves on purpose.
     async fn forget(&self, restore: &Restore) {
         if self.api::<Restore>(&self.banks).get_opt(RESTORE).await.unwrap().is_some() {
@@ -200,7 +205,7 @@ impl World {
             self.is_gone().await;
         }
         for (job, _) in self.jobs(restore).await {
-            self.api::<Job>(&self.system).delete(&job, &DeleteParams::background()).await.unwrap();
+            self.lose_job(&job).await;
         }
         for schema in self.aside().await {
             self.execute(&format!("DROP SCHEMA {schema} CASCADE")).await;
@@ -325,13 +330,100 @@ async fn has_ended_as(world: &World, way: Way, schema: &str) {
 async fn each_way_ends_as_told() {
     let mut lane = lanes(1).await.remove(0);
     for way in [Way::Clone, Way::InPlace, Way::Fails, Way::Deleted] {
-        for calls in life(&mut lane, way, &Mishaps::default()).await {
-            println!("---");
-            for call in calls {
-                println!("{:?} {:?} {} {}", call.wire, call.kind, call.wrote, call.what);
-            }
-        }
+        life(&mut lane, way, &Mishaps::default()).await;
     }
+    lane.world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_a_backup_needs_no_way_in() {
+    let world = lanes(1).await.remove(0).world;
+    let restore = world.begin(Mode::Scratch).await;
+    world.is_at_work(build::name).await;
+    let job = serde_json::to_string(&world.job(&build::name(&restore)).await).unwrap();
+    assert!(
+        job.contains("SCRATCH_DATABASE_URL")
+            && !job.contains(&format!("\"name\":\"{}\",\"key\"", build::name(&restore)))
+    );
+    world.is_shut(&restore, None).await;
+    world.job_ends(&build::name(&restore), &restored()).await;
+    let (succeeded, reason, message) = says(&world.has_ended().await);
+    assert_eq!((succeeded.as_str(), reason.as_str()), ("True", "Restored"));
+    assert!(message.ends_with("restored, checked and thrown away"), "{message}");
+    world.end().await;
+}
+
+/// The save fails, or nobody waits for it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_stored_is_not_replaced() {
+    let lane = lanes(1).await.remove(0);
+    let world = &lane.world;
+    let (_, schema) = world.bank(BANK).await;
+    world.set_row(&schema, "kept").await;
+    for deleted in [false, true] {
+        let restore = world.begin(Mode::InPlace).await;
+        world.is_at_work(build::save_name).await;
+        world.condition(&world.banks, BANK, "Restoring", "True", "Restoring").await;
+        if deleted {
+            world.delete_restore().await;
+            world.is_gone().await;
+        } else {
+            world.job_ends(&build::save_name(&restore), &failed("no destination can be used")).await;
+            let (succeeded, reason, message) = says(&world.has_ended().await);
+            assert_eq!((succeeded.as_str(), reason.as_str()), ("False", "SaveFailed"));
+            assert!(message.contains("no destination can be used"), "{message}");
+        }
+        lane.settled(Step::Update, BANK).await;
+        world.is_true(BANK).await;
+        world.is_shut(&restore, None).await;
+        assert_eq!((world.rows(&schema).await, world.aside().await), (vec!["kept".to_owned()], Vec::new()));
+        assert_eq!(world.jobs(&restore).await.len(), usize::from(!deleted));
+        world.forget(&restore).await;
+    }
+    lane.world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_lost_or_says_nothing_has_not_succeeded() {
+    let lane = lanes(1).await.remove(0);
+    let world = &lane.world;
+    for (lost, expected) in [(true, "JobLost"), (false, "JobFailed")] {
+        let restore = world.begin(Mode::Clone).await;
+        world.is_at_work(build::name).await;
+        let job = world.restores(&restore).await;
+        if lost {
+            world.lose_job(&build::name(&restore)).await;
+        } else {
+            world.job_ends(&build::name(&restore), "no report").await;
+        }
+        let (succeeded, reason, _) = says(&world.has_ended().await);
+        assert_eq!((succeeded.as_str(), reason.as_str()), ("False", expected));
+        world.is_shut(&restore, Some(job)).await;
+        world.forget(&restore).await;
+    }
+
+    // In place another one is made. It finds what the first has left, if that has left anything.
+    let (_, schema) = world.bank(BANK).await;
+    world.set_row(&schema, "kept").await;
+    let restore = world.begin(Mode::InPlace).await;
+    world.is_at_work(build::save_name).await;
+    world.job_ends(&build::save_name(&restore), &stored()).await;
+    let first = world.is_at_work(build::name).await;
+    let mut job = world.restores(&restore).await;
+    world.lose_job(&build::name(&restore)).await;
+    eventually("another Job", async || {
+        let job = world.job(&build::name(&restore)).await.filter(|job| job.uid().as_ref() != Some(&first));
+        job.ok_or_else(|| world.log())
+    })
+    .await;
+    assert!(job.ping().await.is_err(), "the one that is lost cannot go on");
+    let job = world.way_in(&restore).await.connect().await.unwrap();
+    world.job_ends(&build::name(&restore), &failed("there are rows")).await;
+    assert_eq!(says(&world.has_ended().await).2, "there are rows");
+    lane.settled(Step::Update, BANK).await;
+    world.is_shut(&restore, Some(job)).await;
+    world.is_true(BANK).await;
+    assert_eq!((world.rows(&schema).await, world.aside().await), (vec!["kept".to_owned()], Vec::new()));
     lane.world.end().await;
 }
 
