@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use finaiflow_crds::condition::{self, ConditionType};
 use finaiflow_crds::names::{RESTORE_GUARD, backup_identity_name};
 use finaiflow_crds::restore::Mode;
 use finaiflow_crds::{Backup, Restore, Tenant};
@@ -17,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::error::{Attempt, Result};
 use crate::job::State;
 use crate::tenant::dereference::is_guarded;
+use crate::tenant::restoring::{age, is_closed};
 
 /// A Restore and its surroundings.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ pub async fn dereference<C: Catalog>(ctx: &Context<C>, watched: &Restore) -> Res
             Mode::InPlace => ctx.jobs().state(&build::save_name(&restore)).await?,
             Mode::Clone | Mode::Scratch => None,
         },
-        closed: target.as_deref().is_some_and(is_closed),
+        closed: target.as_deref().is_some_and(|target| is_closed(target, &restore)),
         backup,
         target,
         restore,
@@ -100,7 +100,6 @@ fn signers(identity: &Secret) -> Vec<String> {
 
 /// The Restore that is at work on the same Tenant: of several that could begin, the oldest does.
 fn rival(restores: &[Arc<Restore>], restore: &Restore) -> Option<String> {
-    let age = |restore: &Restore| (restore.metadata.creation_timestamp.as_ref().map(|at| at.0), restore.uid());
     let target = restore.spec.target_tenant_ref.as_ref()?;
     let is_rival = |other: &&Arc<Restore>| {
         let status = other.status.as_ref();
@@ -112,8 +111,4 @@ fn rival(restores: &[Arc<Restore>], restore: &Restore) -> Option<String> {
             && (began || age(other) < age(restore))
     };
     restores.iter().find(is_rival).map(|rival| rival.name_any())
-}
-
-fn is_closed(tenant: &Tenant) -> bool {
-    tenant.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, ConditionType::Restoring))
 }

@@ -52,8 +52,8 @@ pub async fn visit<C: Catalog>(ctx: &Context<C>, watched: &Tenant, story: &Story
     let Some(mut tenant) = dereference::current(ctx, watched).await? else { return Ok(Visit::Gone) };
     watch::known(&ctx.restores).await;
     let restores = ctx.restores.state();
-    if let Some(restore) = restoring::under_way(&restores, &tenant) {
-        let status = update_status::restoring(&tenant, &restore, (ctx.now)());
+    if let Some(message) = restoring::under_way(&restores, &tenant) {
+        let status = update_status::restoring(&tenant, &message, (ctx.now)());
         update_status::write(&ctx.client, &tenant, status, story).await?;
         return Ok(Visit::Waiting);
     }

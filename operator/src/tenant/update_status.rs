@@ -105,9 +105,8 @@ pub fn first(tenant: &Tenant, now: Timestamp) -> Option<TenantStatus> {
 
 /// The status while a Restore replaces the data: the API server lets go of the Tenant.
 #[must_use]
-pub fn restoring(tenant: &Tenant, restore: &str, now: Timestamp) -> TenantStatus {
-    let message = format!("Restore {restore} replaces the data; until then the API server answers 503");
-    closed(tenant, &[ConditionType::Restoring, ConditionType::Reconciling], RESTORING, &message, now)
+pub fn restoring(tenant: &Tenant, message: &str, now: Timestamp) -> TenantStatus {
+    closed(tenant, &[ConditionType::Restoring, ConditionType::Reconciling], RESTORING, message, now)
 }
 
 /// The status while the last backup of a Tenant that is being deleted is taken.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Visit, World, reasons};
 use crate::error::Reason;
+use crate::tenant::restoring::is_closed;
 
 const LAST: &str = "20270115t080000z-full-00000001";
 const JOBS: &str = "/apis/batch/v1/namespaces/finaiflow-system/jobs";
@@ -149,6 +150,14 @@ async fn a_tenant_whose_data_is_replaced_is_closed_and_left_alone() {
     assert_eq!(world.condition("Restoring"), "True/Restoring");
     assert_eq!(world.condition("Ready"), "False/Restoring");
     assert_eq!(world.calls(), Vec::<&str>::new(), "its logins are closed on purpose");
+    // It is closed for no other that comes after this one, even of its name.
+    let closed = |world: &World, restore: &Value| {
+        let tenant = serde_json::from_value(world.cluster.tenant("acme").unwrap()).unwrap();
+        is_closed(&tenant, &serde_json::from_value(restore.clone()).unwrap())
+    };
+    let mut next = restore.clone();
+    next["status"]["startTime"] = json!("2027-01-15T08:00:00Z");
+    assert_eq!((closed(&world, &restore), closed(&world, &next)), (true, false));
 
     restore["status"]["completionTime"] = json!("2027-01-15T08:00:00Z");
     apply(&mut world, &restore);
