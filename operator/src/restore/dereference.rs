@@ -98,17 +98,60 @@ fn signers(identity: &Secret) -> Vec<String> {
     lines.lines().map(str::to_owned).collect()
 }
 
-/// The Restore that is at work on the same Tenant: of several that could begin, the oldest does.
+/// The Restore that is at work on the same Tenant: of several that could begin, or that have, the oldest goes on.
 fn rival(restores: &[Arc<Restore>], restore: &Restore) -> Option<String> {
+    let began = |restore: &Restore| restore.status.as_ref().is_some_and(|status| status.start_time.is_some());
     let target = restore.spec.target_tenant_ref.as_ref()?;
     let is_rival = |other: &&Arc<Restore>| {
-        let status = other.status.as_ref();
-        let began = status.is_some_and(|status| status.start_time.is_some());
         other.uid() != restore.uid()
             && other.metadata.namespace == restore.metadata.namespace
             && other.spec.target_tenant_ref.as_ref() == Some(target)
-            && status.is_none_or(|status| status.completion_time.is_none())
-            && (began || age(other) < age(restore))
+            && other.status.as_ref().is_none_or(|status| status.completion_time.is_none())
+            && match (began(other), began(restore)) {
+                (true, false) => true,
+                (false, true) => false,
+                _ => age(other) < age(restore),
+            }
     };
     restores.iter().find(is_rival).map(|rival| rival.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn restore(name: &str, created: &str, status: &Value) -> Arc<Restore> {
+        let restore = json!({
+            "apiVersion": "finaiflow.io/v1alpha1", "kind": "Restore",
+            "metadata": {"name": name, "namespace": "banks", "uid": name, "creationTimestamp": created},
+            "spec": {"source": {"backupRef": {"name": "acme"}}, "target": {"latest": true}, "mode": "InPlace",
+                "targetTenantRef": {"name": "acme"}},
+            "status": status,
+        });
+        Arc::new(serde_json::from_value(restore).unwrap())
+    }
+
+    /// Also of two that began before either was seen by the other: made within a second, their order is that of their UIDs.
+    #[test]
+    fn of_two_exactly_one_goes_on() {
+        let (waits, began) = (json!({}), json!({"startTime": "2026-11-22T12:00:01Z"}));
+        let (early, late) = ("2026-11-22T12:00:00Z", "2026-11-22T12:00:05Z");
+        for (first, second, goes_on) in [
+            (restore("a", early, &waits), restore("b", late, &waits), "a"),
+            (restore("b", early, &waits), restore("a", late, &waits), "b"),
+            (restore("a", early, &waits), restore("b", late, &began), "b"),
+            (restore("a", early, &began), restore("b", late, &waits), "a"),
+            (restore("a", early, &began), restore("b", early, &began), "a"),
+            (restore("b", early, &began), restore("a", early, &began), "a"),
+        ] {
+            let both = [first, second];
+            let on: Vec<_> = both.iter().filter(|one| rival(&both, one).is_none()).map(|one| one.name_any()).collect();
+            assert_eq!(on, [goes_on]);
+        }
+        let ended = restore("a", early, &json!({"startTime": early, "completionTime": late}));
+        let next = restore("b", late, &waits);
+        assert_eq!(rival(&[ended, Arc::clone(&next)], &next), None);
+    }
 }
