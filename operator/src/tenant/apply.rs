@@ -1,6 +1,7 @@
 //! Step 4: makes it so. The only way from [`Prepared`] to [`Applied`].
 
 use finaiflow_crds::Tenant;
+use finaiflow_crds::condition::{self, ConditionType};
 use finaiflow_crds::names::SecretPurpose;
 use finaiflow_crds::tenant::SecretStatus;
 use kube::ResourceExt;
@@ -137,11 +138,14 @@ struct Journal<'a> {
 impl<'a> Journal<'a> {
     fn new(tenant: &Tenant, claim: &ClaimPlan, story: &'a Story) -> Self {
         let status = tenant.status.as_ref();
+        let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
         Self {
             story,
             was_complete: status.is_some_and(|status| status.schema.is_some()),
             adopts: matches!(claim, ClaimPlan::Adopt { .. }),
-            same_spec: status.and_then(|status| status.observed_generation) == tenant.metadata.generation,
+            // What a Restore closed is opened by us again.
+            same_spec: status.and_then(|status| status.observed_generation) == tenant.metadata.generation
+                && !condition::is_true(conditions, ConditionType::Restoring),
             new_secrets: Vec::new(),
             differences: Vec::new(),
         }

@@ -332,6 +332,8 @@ async fn each_way_ends_as_told() {
     for way in [Way::Clone, Way::InPlace, Way::Fails, Way::Deleted] {
         life(&mut lane, way, &Mishaps::default()).await;
     }
+    let events = lane.world.events(BANK).await;
+    assert!(!events.iter().any(|(reason, _)| reason == "DriftCorrected"), "nobody else did anything: {events:?}");
     lane.world.end().await;
 }
 
@@ -437,8 +439,12 @@ async fn killed_at_any_call_a_restore_converges() {
     let [closing, replacing, replaced] = life(&mut lanes[0], Way::InPlace, &none).await;
     let [_, _, failed] = life(&mut lanes[0], Way::Fails, &none).await;
     let [_, _, deleted] = life(&mut lanes[0], Way::Deleted, &none).await;
-    let ends = [(Way::InPlace, replaced), (Way::Fails, failed), (Way::Deleted, deleted)];
-    let ends = ends.iter().flat_map(|(way, calls)| kills(calls).into_iter().map(|kill| (*way, Some(kill)))).collect();
+    let mut ends: Vec<_> = kills(&replaced).into_iter().map(|kill| (Way::InPlace, Some(kill))).collect();
+    for (way, calls) in [(Way::Fails, failed), (Way::Deleted, deleted)] {
+        // They read as the first does.
+        let writes = kills(&calls).into_iter().filter(|(point, _)| point.kind == Some(Kind::Write));
+        ends.extend(writes.map(|kill| (way, Some(kill))));
+    }
     let mut lives = lives(&kills(&closing), &kills(&replacing), ends);
     let ends = kills(&cloned).into_iter().map(|kill| (Way::Clone, Some(kill))).collect();
     lives.extend(self::lives(&kills(&cloning), &[], ends));
