@@ -1,6 +1,7 @@
 //! A Restore on a real API server and a real PostgreSQL, whose jobs' pods are played; and the operator killed at each
 //! call that it makes for one.
 
+use std::collections::HashMap;
 use std::str::FromStr;
 
 use finaiflow_crds::backup::Run;
@@ -38,7 +39,7 @@ const LANES: usize = 8;
 const EVERY: usize = 4;
 
 /// What becomes of a Restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Way {
     Clone,
     InPlace,
@@ -263,7 +264,7 @@ async fn life(lane: &mut Lane, way: Way, mishaps: &Mishaps) -> [Vec<Call>; 3] {
 
     let begin = async |lane: &Lane| drop(lane.world.begin(way.mode()).await);
     let at_work = async |lane: &Lane| drop(lane.world.is_at_work(first).await);
-    let began = lane.through(mishaps[0].as_ref(), begin, at_work).await;
+    let started = lane.through(mishaps[0].as_ref(), begin, at_work).await;
     let restore = lane.world.restore().await;
     let mut jobs = vec![(first(&restore), lane.world.is_at_work(first).await)];
     let mut replaced = Vec::new();
@@ -297,7 +298,7 @@ async fn life(lane: &mut Lane, way: Way, mishaps: &Mishaps) -> [Vec<Call>; 3] {
     assert_eq!(lane.world.jobs(&restore).await, jobs, "those that were made first");
     has_ended_as(&lane.world, way, &schema).await;
     lane.world.forget(&restore).await;
-    [began, replaced, ended]
+    [started, replaced, ended]
 }
 
 /// That a Restore has done what it says.
@@ -434,20 +435,17 @@ async fn a_job_that_is_lost_or_says_nothing_has_not_succeeded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_call_a_restore_converges() {
     let mut lanes = lanes(LANES).await;
-    let none = Mishaps::default();
-    let [cloning, _, cloned] = life(&mut lanes[0], Way::Clone, &none).await;
-    let [closing, replacing, replaced] = life(&mut lanes[0], Way::InPlace, &none).await;
-    let [_, _, failed] = life(&mut lanes[0], Way::Fails, &none).await;
-    let [_, _, deleted] = life(&mut lanes[0], Way::Deleted, &none).await;
-    let mut ends: Vec<_> = kills(&replaced).into_iter().map(|kill| (Way::InPlace, Some(kill))).collect();
-    for (way, calls) in [(Way::Fails, failed), (Way::Deleted, deleted)] {
-        // They read as the first does.
-        let writes = kills(&calls).into_iter().filter(|(point, _)| point.kind == Some(Kind::Write));
-        ends.extend(writes.map(|kill| (way, Some(kill))));
+    let mut of = HashMap::new();
+    for way in [Way::Clone, Way::InPlace, Way::Fails, Way::Deleted] {
+        of.insert(way, life(&mut lanes[0], way, &Mishaps::default()).await.map(|calls| kills(&calls)));
     }
-    let mut lives = lives(&kills(&closing), &kills(&replacing), ends);
-    let ends = kills(&cloned).into_iter().map(|kill| (Way::Clone, Some(kill))).collect();
-    lives.extend(self::lives(&kills(&cloning), &[], ends));
+    let ends = |way: Way| of[&way][2].iter().map(move |point| (way, point.clone()));
+    // Those that fail or are deleted begin as the one that succeeds, and read as it does.
+    let others = [Way::Fails, Way::Deleted].into_iter().flat_map(ends);
+    let in_place: Vec<_> =
+        ends(Way::InPlace).chain(others.filter(|(_, point)| point.kind == Some(Kind::Write))).collect();
+    let clones: Vec<_> = ends(Way::Clone).collect();
+    let lives = [lives(&of[&Way::InPlace], &in_place), lives(&of[&Way::Clone], &clones)].concat();
     println!("{} lives", lives.len());
     let lives = &lives;
     join_all(lanes.into_iter().enumerate().map(|(number, mut lane)| async move {
@@ -460,31 +458,25 @@ async fn killed_at_any_call_a_restore_converges() {
     .await;
 }
 
-/// As few lives as have every point.
-fn lives(first: &[Kill], second: &[Kill], ends: Vec<(Way, Option<Kill>)>) -> Vec<(Way, Mishaps)> {
-    let Some((way, _)) = ends.first().cloned() else { return Vec::new() };
-    let count = first.len().max(second.len()).max(ends.len());
+/// As few lives as have every point of the first two parts, and all these ends.
+fn lives([first, second, _]: &[Vec<Point>; 3], ends: &[(Way, Point)]) -> Vec<(Way, Mishaps)> {
+    let kill = |point: &Point| (point.clone(), Fault::Hold);
     let life = |index: usize| {
-        let (way, end) = ends.get(index).cloned().unwrap_or((way, None));
-        (way, [first.get(index).cloned(), second.get(index).cloned(), end])
+        let (way, end) = ends.get(index).map_or((ends[0].0, None), |(way, end)| (*way, Some(kill(end))));
+        (way, [first.get(index).map(kill), second.get(index).map(kill), end])
     };
-    (0..count).map(life).collect()
+    (0..first.len().max(second.len()).max(ends.len())).map(life).collect()
 }
 
-type Kill = (Point, Fault);
-
-fn kills(calls: &[Call]) -> Vec<Kill> {
-    let writes: Vec<_> = calls
-        .iter()
-        .filter(|call| call.wire == Wire::Postgres && call.kind == Kind::Write)
-        .map(|call| &call.what)
-        .collect();
+/// Where to kill among these calls.
+fn kills(calls: &[Call]) -> Vec<Point> {
+    let is_write = |call: &&Call| call.wire == Wire::Postgres && call.kind == Kind::Write;
+    let writes: Vec<_> = calls.iter().filter(is_write).map(|call| call.what.as_str()).collect();
     let lasts = |what: &str| what == "COMMIT" || what.contains("pg_terminate_backend");
     let mut points = points(calls);
     points.retain(|point| {
         let is_write = point.wire == Wire::Postgres && point.kind == Some(Kind::Write);
         !is_write || lasts(writes[point.nth]) || (point.nth % EVERY == 0 && point.side == Side::Before)
     });
-    println!("{} kills", points.len());
-    points.into_iter().map(|point| (point, Fault::Hold)).collect()
+    points
 }
