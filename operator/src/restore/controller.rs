@@ -17,11 +17,12 @@ use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, predicates, watc
 use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Visit, visit};
+use super::{Context, Visit, report, visit};
 use crate::backoff;
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::story::Story;
+use crate::tenant::controller::is_worth_reporting;
 use crate::watch;
 
 const CONCURRENCY: u16 = 8;
@@ -103,7 +104,15 @@ async fn reconcile<C: Catalog>(restore: Arc<Restore>, ctx: Arc<Context<C>>) -> R
             }
         }
         Err(error) if operator.give_way(error) => Action::await_change(),
-        Err(_) => Action::requeue(backoff::retry(operator.backoff.failed(&key), jitter)),
+        Err(error) => {
+            let failures = operator.backoff.failed(&key);
+            if is_worth_reporting(error, failures)
+                && let Err(error) = report(&ctx, &restore, error, &story).await
+            {
+                tracing::warn!(%error, restore = key, "status not written");
+            }
+            Action::requeue(backoff::retry(failures, jitter))
+        }
     };
     operator.observer.publish(&*restore, &story, &result, started.elapsed(), (operator.ctx.now)().as_second()).await;
     Ok(action)

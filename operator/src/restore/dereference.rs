@@ -7,7 +7,7 @@ use finaiflow_crds::restore::Mode;
 use finaiflow_crds::{Backup, Restore, Tenant};
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 
 use super::{Context, build};
 use crate::backup::settings::Settings;
@@ -45,12 +45,17 @@ pub struct Found {
     pub closed: bool,
 }
 
+/// The Restore as it is now; None if it is gone.
+pub async fn current(client: &Client, watched: &Restore) -> Result<Option<Restore>> {
+    let api: Api<Restore> = Api::namespaced(client.clone(), &watched.namespace().unwrap_or_default());
+    let restore = api.get_opt(&watched.name_any()).await.attempt(|| "read the Restore".to_owned())?;
+    Ok(restore.filter(|restore| restore.uid() == watched.uid()))
+}
+
 /// Reads; None if the Restore is gone.
 pub async fn dereference<C: Catalog>(ctx: &Context<C>, watched: &Restore) -> Result<Option<Found>> {
     let namespace = watched.namespace().unwrap_or_default();
-    let api: Api<Restore> = Api::namespaced(ctx.client().clone(), &namespace);
-    let restore = api.get_opt(&watched.name_any()).await.attempt(|| "read the Restore".to_owned())?;
-    let Some(restore) = restore.filter(|restore| restore.uid() == watched.uid()) else { return Ok(None) };
+    let Some(restore) = current(ctx.client(), watched).await? else { return Ok(None) };
     let source = &restore.spec.source;
     let backup =
         source.backup_ref.as_ref().and_then(|name| ctx.backups().get(&ObjectRef::new(&name.name).within(&namespace)));

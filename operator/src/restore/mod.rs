@@ -15,10 +15,10 @@ use kube::Client;
 use kube::runtime::reflector::Store;
 
 use self::update_status::Standing;
-use self::validate::Step;
+use self::validate::{Refusal, Step};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::Jobs;
 use crate::story::Story;
 use crate::tenant::controller::Operator;
@@ -102,6 +102,17 @@ pub async fn visit<C: Catalog>(ctx: &Context<C>, watched: &Restore, story: &Stor
     let status = update_status::status(restore, standing, now);
     story.step("update_status", update_status::write(ctx.client(), restore, status, story)).await?;
     Ok(visit)
+}
+
+/// Writes into the status why a visit failed. Nothing is given up for it.
+pub async fn report<C>(ctx: &Context<C>, watched: &Restore, error: &Error, story: &Story) -> Result<()> {
+    let Some(restore) = dereference::current(ctx.client(), watched).await? else { return Ok(()) };
+    if restore.status.as_ref().is_some_and(|status| status.completion_time.is_some()) {
+        return Ok(());
+    }
+    let refusal = Refusal { reason: error.reason().as_str(), message: error.to_string() };
+    let status = update_status::status(&restore, Standing::Waiting(&refusal), (ctx.operator.ctx.now)());
+    update_status::write(ctx.client(), &restore, status, story).await
 }
 
 fn is_new(restore: &Restore, now: Timestamp) -> bool {

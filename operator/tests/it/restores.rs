@@ -4,19 +4,21 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, RandomizedNonceKey};
+use data_encoding::BASE64;
 use finaiflow_crds::backup::Run;
-use finaiflow_crds::names::{LABEL_RESTORE, RESTORE_FINALIZER};
+use finaiflow_crds::names::{ANNOTATION_GENERATION, LABEL_RESTORE, RESTORE_FINALIZER};
 use finaiflow_crds::restore::{Mode, RestoreStatus};
 use finaiflow_crds::{Backup, Restore};
 use finaiflow_operator::clock;
-use finaiflow_operator::restore::build;
+use finaiflow_operator::restore::build::{self, CARRIER_KEY};
 use futures::future::join_all;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
@@ -138,11 +140,40 @@ impl World {
         .await;
     }
 
+    /// A secret that the Job of the Restore is given.
+    async fn given(&self, restore: &Restore, key: &str) -> String {
+        let secret: Secret = self.api(&self.system).get(&build::name(restore)).await.unwrap();
+        String::from_utf8(secret.data.unwrap()[key].0.clone()).unwrap()
+    }
+
     /// How the Job of the Restore gets in.
     async fn way_in(&self, restore: &Restore) -> PgConnectOptions {
-        let secret: Secret = self.api(&self.system).get(&build::name(restore)).await.unwrap();
-        let url = String::from_utf8(secret.data.unwrap()["DATABASE_URL"].0.clone()).unwrap();
-        PgConnectOptions::from_str(&url).unwrap()
+        PgConnectOptions::from_str(&self.given(restore, "DATABASE_URL").await).unwrap()
+    }
+
+    /// A Tenant's data key.
+    async fn data_key(&self, tenant: &str) -> Vec<u8> {
+        let secret: Secret = self.api(&self.banks).get(&format!("{tenant}.data-key")).await.unwrap();
+        secret.data.unwrap()["kek"].0.clone()
+    }
+
+    /// Waits until a Tenant speaks of the data key that it has.
+    async fn knows_its_key(&self, tenant: &str) {
+        let secret: Secret = self.api(&self.banks).get(&format!("{tenant}.data-key")).await.unwrap();
+        let generation: i64 = secret.annotations()[ANNOTATION_GENERATION].parse().unwrap();
+        self.touch(tenant).await;
+        eventually("the Tenant knows its key", async || {
+            let known = self.tenant(tenant).await.status.unwrap().secrets;
+            let is_it = known.iter().any(|known| known.purpose == "data-key" && known.generation == generation);
+            if is_it { Ok(()) } else { Err(format!("{generation}: {known:?}")) }
+        })
+        .await;
+    }
+
+    /// The Job of the Restore has restored, and carries a data key.
+    async fn succeeds(&self, restore: &Restore, key: &[u8]) {
+        let report = restored_with(&self.given(restore, CARRIER_KEY).await, key);
+        self.job_ends(&build::name(restore), &report.to_string()).await;
     }
 
     /// What the Job of the Restore does: from now on there are rows.
@@ -225,9 +256,22 @@ fn stored() -> String {
     json!({"time": clock::now(), "artifact": STORED}).to_string()
 }
 
-fn restored() -> String {
+/// The report of a Job that restored.
+fn restored() -> Value {
     let now = clock::now();
-    json!({"time": now, "restored": {"recoveryPointTime": now, "epoch": 1, "sequence": 0}}).to_string()
+    json!({"time": now, "restored": {"recoveryPointTime": now, "epoch": 1, "sequence": 0}})
+}
+
+/// The same with the bank's data key, as it is carried.
+fn restored_with(carrier: &str, key: &[u8]) -> Value {
+    let (mut report, claim) = (restored(), "0123456789abcdef");
+    let carrier = RandomizedNonceKey::new(&AES_256_GCM, &BASE64.decode(carrier.as_bytes()).unwrap()).unwrap();
+    let mut sealed = key.to_vec();
+    let nonce = carrier.seal_in_place_append_tag(Aad::from(claim), &mut sealed).unwrap();
+    report["dataKey"] = BASE64.encode(&[nonce.as_ref().as_slice(), &sealed].concat()).into();
+    report["plan"] = json!({"claimID": claim, "destination": "near", "artifact": STORED, "artifacts": 1, "bytes": 4096,
+        "recoveryPointTime": clock::now(), "epoch": 1, "sequence": 0, "schemaVersion": 4});
+    report
 }
 
 fn failed(why: &str) -> String {
@@ -276,10 +320,15 @@ async fn life(lane: &mut Lane, way: Way, mishaps: &Mishaps) -> [Vec<Call>; 3] {
     }
 
     let job = lane.world.restores(&restore).await;
+    // In a copy it is another one, of each Restore.
+    let key = match way {
+        Way::Clone => restore.uid().unwrap().into_bytes()[..32].to_vec(),
+        _ => lane.world.data_key(BANK).await,
+    };
     let end = async |lane: &Lane| match way {
         Way::Deleted => lane.world.delete_restore().await,
         Way::Fails => lane.world.job_ends(&build::name(&restore), &failed("a tooth broke")).await,
-        Way::Clone | Way::InPlace => lane.world.job_ends(&build::name(&restore), &restored()).await,
+        Way::Clone | Way::InPlace => lane.world.succeeds(&restore, &key).await,
     };
     let has_ended = async |lane: &Lane| {
         match way {
@@ -288,7 +337,15 @@ async fn life(lane: &mut Lane, way: Way, mishaps: &Mishaps) -> [Vec<Call>; 3] {
         }
         lane.settled(Step::Update, tenant).await;
     };
-    let ended = lane.through(mishaps[2].as_ref(), end, has_ended).await;
+    let mut ended = lane.through(mishaps[2].as_ref(), end, has_ended).await;
+    assert!(!matches!(way, Way::Clone | Way::InPlace) || lane.world.data_key(tenant).await == key);
+    if way == Way::Clone {
+        // What the Tenant makes of another key is its own affair, and takes as many calls as it takes.
+        let last = ended.iter().rposition(|call| call.what.contains("/restores/"));
+        ended.truncate(last.map_or(0, |last| last + 1));
+        lane.world.knows_its_key(tenant).await;
+        lane.settled(Step::Update, tenant).await;
+    }
     lane.nothing_is_written(&[tenant]).await;
     lane.world.is_shut(&restore, Some(job)).await;
     lane.world.is_true(tenant).await;
@@ -349,11 +406,35 @@ async fn a_look_at_a_backup_needs_no_way_in() {
             && !job.contains(&format!("\"name\":\"{}\",\"key\"", build::name(&restore)))
     );
     world.is_shut(&restore, None).await;
-    world.job_ends(&build::name(&restore), &restored()).await;
+    world.job_ends(&build::name(&restore), &restored().to_string()).await;
     let (succeeded, reason, message) = says(&world.has_ended().await);
     assert_eq!((succeeded.as_str(), reason.as_str()), ("True", "Restored"));
     assert!(message.ends_with("restored, checked and thrown away"), "{message}");
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_it_from_going_on_is_told() {
+    let lane = lanes(1).await.remove(0);
+    let world = &lane.world;
+    let about = "/jobs".to_owned();
+    let create = Point { wire: Wire::Api, kind: Some(Kind::Write), about, nth: 0, side: Side::Before };
+    // One alone is tried again without a word.
+    for _ in 0..4 {
+        lane.between.arm(create.clone(), Fault::Refuse(500));
+    }
+    let restore = world.begin(Mode::Clone).await;
+    let message = eventually("it says why", async || {
+        let (succeeded, reason, message) = says(&world.restore().await.status.unwrap_or_default());
+        if (succeeded.as_str(), reason.as_str()) == ("Unknown", "KubernetesError") { Ok(message) } else { Err(reason) }
+    })
+    .await;
+    assert!(message.contains("create job"), "{message}");
+    world.is_at_work(build::name).await;
+    world.succeeds(&restore, b"a data key, of thirty-two bytes.").await;
+    assert_eq!(says(&world.has_ended().await).0, "True");
+    assert!(!lane.between.disarm());
+    lane.world.end().await;
 }
 
 /// The save fails, or nobody waits for it any more.
