@@ -87,11 +87,14 @@ impl BackupSpec {
         Ok(schedules)
     }
 
-    /// Minutes within which something of it is verified, of two runs at least one; None with a schedule that is refused.
+    /// Minutes within which something of it is verified, of two runs at least one; None if its schedule never runs.
     #[must_use]
-    pub fn verification_minutes(&self, claim_id: &str) -> Option<u32> {
-        let schedules = self.schedules(claim_id).ok()?;
-        Cron::parse(schedules.get(&Run::Verify)?)?.longest_gap()?.checked_mul(2)
+    pub fn verification_minutes(&self) -> Option<u32> {
+        let gap = match &self.verification.schedule {
+            Some(schedule) => Cron::parse(schedule)?.longest_gap()?,
+            None => DAY,
+        };
+        gap.checked_mul(2)
     }
 
     /// Segments at even distances through every hour, one of them at the minute of the claim.
@@ -184,7 +187,7 @@ mod tests {
     fn a_verification_may_fail_once() {
         let minutes = |spec: &str| {
             let spec = format!("{{tenantRef: {{name: acme}}, destinations: [], {spec}}}");
-            serde_yaml::from_str::<BackupSpec>(&spec).unwrap().verification_minutes(CLAIM)
+            serde_yaml::from_str::<BackupSpec>(&spec).unwrap().verification_minutes()
         };
         assert_eq!(minutes(""), Some(2 * DAY));
         assert_eq!(minutes("verification: {schedule: 0 5 * * sat}"), Some(14 * DAY));

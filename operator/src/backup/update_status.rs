@@ -71,7 +71,7 @@ pub fn status(found: &Found, outcome: std::result::Result<&Standing, &Error>, no
     let verdicts = [
         (ConditionType::RPOMet, rpo(backup, at, outcome.ok(), now)),
         (ConditionType::RTOMet, rto(backup, at)),
-        (ConditionType::Verified, verified(&found.backup, found.claim.as_deref(), at, now)),
+        (ConditionType::Verified, verified(backup, at, now)),
         (ConditionType::Copied, copied(at)),
     ];
     for (kind, verdict) in verdicts {
@@ -174,7 +174,7 @@ fn drill_findings(at: &[DestinationStatus]) -> String {
     newest.map(|drill| findings(&drill.findings)).unwrap_or_default()
 }
 
-fn verified(backup: &Backup, claim: Option<&str>, at: &[DestinationStatus], now: Timestamp) -> Verdict {
+fn verified(backup: &Backup, at: &[DestinationStatus], now: Timestamp) -> Verdict {
     let of = |at: &DestinationStatus| at.last_verification.clone().map(|one| (at.name.clone(), one));
     let known: Vec<_> = at.iter().filter_map(of).collect();
     let failed = known.iter().filter(|(_, one)| !one.passed);
@@ -187,7 +187,7 @@ fn verified(backup: &Backup, claim: Option<&str>, at: &[DestinationStatus], now:
     if known.is_empty() {
         return (Truth::Unknown, NOT_YET_VERIFIED, format!("not verified yet: {missing}"));
     }
-    let allowed = claim.and_then(|claim| backup.spec.verification_minutes(claim)).map(i64::from);
+    let allowed = backup.spec.verification_minutes().map(i64::from);
     let newest = known.iter().map(|(_, one)| one.time.0).max();
     if let Some((allowed, newest)) = allowed.zip(newest)
         && now.duration_since(newest) > SignedDuration::from_mins(allowed)
