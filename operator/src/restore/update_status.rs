@@ -4,7 +4,7 @@ use finaiflow_crds::Restore;
 use finaiflow_crds::backup::Report;
 use finaiflow_crds::condition::{self, ConditionType, Truth};
 use finaiflow_crds::names::MANAGER_STATUS;
-use finaiflow_crds::restore::{Mode, Replaced, RestoreStatus};
+use finaiflow_crds::restore::{Mode, Plan, Replaced, RestoreStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -74,23 +74,15 @@ pub fn status(restore: &Restore, standing: Standing<'_>, now: Timestamp) -> Rest
             status.completion_time = Some(Time(now));
             status.plan.clone_from(&report.plan);
             status.findings.clone_from(&report.findings);
-            let planned = report.plan.as_ref().map(|plan| {
-                let message =
-                    format!("{} and {} before it, from {}", plan.artifact, plan.artifacts - 1, plan.destination);
-                (Truth::True, FOUND, message)
-            });
-            match failure(report) {
-                Some(why) if planned.is_none() => {
-                    let verdict = (Truth::False, RESTORE_FAILED, why);
-                    (Some(verdict.clone()), verdict, Some(ConditionType::Stalled))
-                }
-                Some(why) => (planned, (Truth::False, RESTORE_FAILED, why), Some(ConditionType::Stalled)),
-                None => {
-                    status.restored.clone_from(&report.restored);
-                    let began = status.start_time.as_ref().map_or(now, |began| began.0);
-                    status.rto_seconds = Some((now.as_second() - began.as_second()).max(0));
-                    (planned, (Truth::True, RESTORED, restored(restore, report)), None)
-                }
+            let planned = report.plan.as_ref().map(found);
+            if let Some(why) = failure(report) {
+                let verdict = (Truth::False, RESTORE_FAILED, why);
+                (planned.or_else(|| Some(verdict.clone())), verdict, Some(ConditionType::Stalled))
+            } else {
+                status.restored.clone_from(&report.restored);
+                let began = status.start_time.as_ref().map_or(now, |began| began.0);
+                status.rto_seconds = Some((now.as_second() - began.as_second()).max(0));
+                (planned, (Truth::True, RESTORED, restored(restore, report)), None)
             }
         }
     };
@@ -116,6 +108,11 @@ pub fn status(restore: &Restore, standing: Standing<'_>, now: Timestamp) -> Rest
         }
     }
     status
+}
+
+fn found(plan: &Plan) -> (Truth, &'static str, String) {
+    let message = format!("{} and {} before it, from {}", plan.artifact, plan.artifacts - 1, plan.destination);
+    (Truth::True, FOUND, message)
 }
 
 /// Why the data is not there, if it is not: what was found wrong counts as much as what went wrong.
